@@ -1,0 +1,152 @@
+"""Data evolutions for TurboGears 2: run once per database, under a lease, behind a 503."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from .errors import (
+    Cancelled,
+    EvolutionFailed,
+    EvolveError,
+    LeaseLost,
+    OptionError,
+    PlanError,
+    SourceError,
+    StoreError,
+    TimedOut,
+)
+from .evolution import Evolution
+
+if TYPE_CHECKING:
+    from .history import Attempt
+
+__all__ = [
+    'Cancelled',
+    'Evolution',
+    'EvolutionFailed',
+    'EvolveError',
+    'LeaseLost',
+    'OptionError',
+    'PlanError',
+    'SourceError',
+    'StoreError',
+    'TimedOut',
+    'adopt',
+    'claim',
+    'is_open',
+    'plugme',
+    'register',
+    'retry',
+    'stamp',
+    'start',
+    'unstamp',
+    'wait',
+]
+
+
+def plugme(configurator: Any, options: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Plug tgext.evolve into an application.
+
+    :param configurator: the application's ``base_config``.
+    :param options: ``evolutions`` and any other option of tgext.evolve without its prefix.
+    :raises OptionError: naming an option that there is not, or that has a bad value.
+    """
+    return _component().plugme(configurator, options)
+
+
+def register(configurator: Any, evolutions: Iterable[Any]) -> None:
+    """Add evolutions of another pluggable, before or after tgext.evolve is plugged.
+
+    :param configurator: the application's ``base_config``.
+    :param evolutions: entries as in the ``evolutions`` option.
+    """
+    _component().register(configurator, evolutions)
+
+
+def start(app: Any) -> None:
+    """Begin to run or wait in this process: for servers that are not recognised.
+
+    :param app: the WSGI application that TurboGears made, or its configuration.
+    :raises NotPlugged: when tgext.evolve cannot be found in it.
+    """
+    evolver = import_module('.finding', __name__).evolver_in(app)
+    if evolver is not None:
+        evolver.start()
+
+
+def is_open(conf: Any) -> bool:
+    """May everything be served? One look at the database, where no server runs.
+
+    :param conf: the application's configuration, for example ``tg.config``.
+    """
+    evolver = _evolver(conf)
+    return evolver is None or evolver.gate.is_open or evolver.look_for_others()
+
+
+def wait(conf: Any, timeout: float | None = None) -> bool:
+    """Wait until everything may be served: for workers and scripts that need evolved data.
+
+    :param conf: the application's configuration.
+    :param timeout: seconds; None: for ever.
+    :returns: False when the time ran out.
+    """
+    evolver = _evolver(conf)
+    return evolver is None or evolver.wait(timeout)
+
+
+def stamp(conf: Any, ids: Collection[str] | None = None) -> list[str]:
+    """Record evolutions as done without running them.
+
+    For a fresh database that was made at the newest schema: ``tgext.evolve.stamp(conf)`` in
+    ``websetup``, where there is nothing old that could be evolved.
+
+    :param conf: the application's configuration.
+    :param ids: which ones; None: the whole plan.
+    :returns: the ids; nothing when tgext.evolve is disabled.
+    :raises OptionError: naming an id that neither plan nor history has.
+    """
+    evolver = _evolver(conf)
+    return [] if evolver is None else evolver.stamp(ids)
+
+
+def unstamp(conf: Any, ids: Collection[str]) -> list[str]:
+    """Take back :func:`stamp`, or an import from 0.0.5: these are pending again."""
+    evolver = _evolver(conf)
+    return [] if evolver is None else evolver.unstamp(ids)
+
+
+def retry(conf: Any, ids: Collection[str]) -> int:
+    """Evolutions that failed, were cancelled or interrupted too often may run again at once.
+
+    :returns: how many attempts no longer count.
+    """
+    evolver = _evolver(conf)
+    return 0 if evolver is None else evolver.retry(ids)
+
+
+def adopt(conf: Any, version: str | None = None, *, ignore_lock: bool = False) -> list[str]:
+    """Take over by hand what tgext.evolve 0.0.5 recorded, where that cannot be done by itself.
+
+    :param version: the last evolution that ran; None: the one that 0.0.5 recorded.
+    :param ignore_lock: 0.0.5's lock is a leftover: no process of it runs any more.
+    :returns: the ids that count as done now.
+    """
+    evolver = _evolver(conf)
+    return [] if evolver is None else evolver.adopt(version, ignore_lock=ignore_lock)
+
+
+def claim(conf: Any) -> None:
+    """Begin a history of its own in this namespace, though another one has the same evolutions."""
+    evolver = _evolver(conf)
+    if evolver is not None:
+        evolver.claim()
+
+
+def _component() -> Any:
+    return import_module('.component', __name__)
+
+
+def _evolver(conf: Any) -> Any:
+    return _component().evolver_of(conf)

@@ -1,0 +1,318 @@
+"""The TurboGears glue: options, components, the application wrapper. Thin on purpose."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import tg
+from tg.appwrappers.base import ApplicationWrapper
+from tg.configurator.base import (
+    AppReadyConfigurationAction,
+    BeforeConfigConfigurationAction,
+    ConfigReadyConfigurationAction,
+    ConfigurationComponent,
+)
+from tg.request_local import Response
+
+from . import processes
+from .databases import Databases
+from .errors import NotPlugged, PlanError
+from .evolver import Evolver
+from .gate import Verdict
+from .maintenance import HTML, STATUS, WSGI, Environ, Maintenance, StartResponse, preferred
+from .options import COERCE, PLUGGABLE_OPTIONS, PREFIX, Options, check_names
+from .plan import Plan
+from .sources import evolutions_of, offered
+
+log = logging.getLogger(__name__)
+
+#: Keys of an application's configuration that are ours; none of them is an option.
+EVOLVER = 'tgext_evolve.evolver'
+REGISTERED = 'tgext_evolve.registered'
+_PLUGGED = 'tgext_evolve.plugged'
+_BARE = 'tgext_evolve.bare_application'
+
+#: In the environ of a request that found the gate closed: the verdict that it found.
+CLOSED = 'tgext.evolve.closed'
+
+
+def plugme(configurator: Any, options: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Plug tgext.evolve into an application.
+
+    :param configurator: the application's ``base_config``.
+    :param options: ``evolutions`` and any other option of tgext.evolve without its prefix; what
+        tgext.pluggable passes on to every pluggable is accepted and ignored.
+    :raises OptionError: naming an option that there is not, or that has a bad value.
+    """
+    if _blueprint(configurator, _PLUGGED, False):
+        raise PlanError(
+            'tgext.evolve is plugged twice into the same application',
+            place='config/app_cfg.py',
+            remedy='Plug it once; further evolutions go into tgext.evolve.register(configurator, [...]).',
+        )
+    ours = {
+        name: value
+        for name, value in (options or {}).items()
+        if name not in PLUGGABLE_OPTIONS and not name.startswith('plug_')
+    }
+    evolutions = ours.pop('evolutions', ())
+    check_names(ours)
+    for name, value in ours.items():
+        COERCE[name](name, value)
+    configurator.update_blueprint(
+        {
+            _PLUGGED: True,
+            f'{PREFIX}evolutions': list(evolutions_list(evolutions)),
+            **{PREFIX + name: value for name, value in ours.items()},
+        }
+    )
+    configurator.register(BareApplicationComponent, after='i18n')
+    configurator.register(GateComponent, after='sa_auth')
+    configurator.register(EvolveComponent)
+    return {'appid': 'evolve'}
+
+
+def evolutions_list(evolutions: Any) -> Iterable[Any]:
+    if isinstance(evolutions, str) or not isinstance(evolutions, Iterable):
+        return [evolutions]
+    return evolutions
+
+
+def register(configurator: Any, evolutions: Iterable[Any]) -> None:
+    """Add evolutions of another pluggable, any number of times, before or after plugging.
+
+    :param configurator: the application's ``base_config``.
+    :param evolutions: entries as in the ``evolutions`` option.
+    """
+    already = _blueprint(configurator, REGISTERED, [])
+    configurator.update_blueprint({REGISTERED: [*already, *evolutions_list(evolutions)]})
+
+
+def _blueprint(configurator: Any, name: str, default: Any) -> Any:
+    try:
+        return configurator.get_blueprint_value(name)
+    except KeyError:
+        return default
+
+
+def evolver_of(conf: Any) -> Evolver | None:
+    """The evolver of a configured application; None when tgext.evolve is disabled there.
+
+    :raises NotPlugged: when the application was configured without it.
+    """
+    try:
+        plugged = conf.get(_PLUGGED, False)
+        evolver = conf.get(EVOLVER)
+    except AttributeError:
+        plugged, evolver = False, None
+    if not plugged:
+        raise NotPlugged(
+            'tgext.evolve is not plugged into this application, or it is not configured yet',
+            place=f'the configuration given ({type(conf).__name__})',
+            remedy='Plug it in config/app_cfg.py, and pass the configuration of the application '
+            '(tg.config once it is made, or what base_config.configure() returned).',
+        )
+    return evolver
+
+
+class EvolveComponent(ConfigurationComponent):
+    """Runs the application's evolutions and keeps its gate.
+
+    Options: see :class:`tgext.evolve.options.Options`; all begin with ``tgext.evolve.``.
+    """
+
+    id = 'tgext.evolve'
+
+    def get_coercion(self) -> dict[str, Any]:
+        return {PREFIX + name: partial(coerce, name) for name, coerce in COERCE.items()}
+
+    def get_actions(self) -> tuple[Any, ...]:
+        return (
+            BeforeConfigConfigurationAction(self._check),
+            ConfigReadyConfigurationAction(self._configure),
+            AppReadyConfigurationAction(self._look_and_start),
+        )
+
+    def on_bind(self, configurator: Any) -> None:
+        # Inside of ErrorPage, so that ErrorController can trap the 503; outside of everything
+        # that asks the database who the user is.
+        configurator.register_application_wrapper(
+            ClosedApplicationWrapper, after='TransactionApplicationWrapper'
+        )
+
+    def _check(self, conf: Any, app: Any) -> None:
+        _options(conf)
+
+    def _configure(self, conf: Any, app: Any) -> None:
+        """Engine and sessions are bound by now: make the plan, refuse what cannot be honoured."""
+        options = _options(conf)
+        conf[EVOLVER] = None
+        if not options.enabled:
+            return
+        plan = Plan(
+            evolutions_of(conf[f'{PREFIX}evolutions'], listed=True)
+            + evolutions_of(conf.get(REGISTERED, ()), listed=False)
+            + (offered() if options.discover else [])
+        )
+        databases = Databases(conf, options)
+        store = databases.store()
+        for planned in plan:
+            refusal = store.refuses(planned) if planned.transactional else None
+            if refusal is not None:
+                raise PlanError(
+                    f'evolution {planned.id!r} is transactional, which cannot be honoured: {refusal}',
+                    place=planned.origin,
+                    remedy='Say transactional = False, and make it safe to run more than once.',
+                )
+
+        @contextmanager
+        def around() -> Iterator[None]:
+            tg.config.push_thread_config(conf)
+            try:
+                with databases.beside(store):
+                    yield
+            finally:
+                tg.config.pop_thread_config(conf)
+
+        conf[EVOLVER] = Evolver(options, plan, store, around)
+
+    def _look_and_start(self, conf: Any, app: Any) -> Any:
+        evolver = conf[EVOLVER]
+        if evolver is None:
+            return app
+        evolver.look()
+        role = processes.role()
+        if role is not processes.Role.OTHER and evolver.options.mode == 'blocking':
+            if not evolver.gate.is_open:
+                evolver.block()
+        if role is processes.Role.SERVER:
+            evolver.start()
+        elif role is processes.Role.MASTER:
+            processes.after_fork(evolver.after_fork)
+        return app
+
+
+def _options(conf: Any) -> Options:
+    package = conf.get('package')
+    name = conf.get('package_name') or getattr(package, '__name__', '') or 'application'
+    return Options.of(conf, package_name=name)
+
+
+class BareApplicationComponent(ConfigurationComponent):
+    """Remembers the application without authentication around it: what renders the error page."""
+
+    id = 'tgext.evolve.bare'
+
+    def get_actions(self) -> tuple[Any, ...]:
+        return (AppReadyConfigurationAction(self._remember),)
+
+    def _remember(self, conf: Any, app: Any) -> Any:
+        conf[_BARE] = app
+        return app
+
+
+class GateComponent(ConfigurationComponent):
+    """Puts the gate around the application, outside of repoze.who and its login handlers."""
+
+    id = 'tgext.evolve.gate'
+
+    def get_actions(self) -> tuple[Any, ...]:
+        return (AppReadyConfigurationAction(self._add_gate),)
+
+    def _add_gate(self, conf: Any, app: Any) -> Any:
+        if conf[EVOLVER] is None:
+            return app
+        return GateMiddleware(app, conf[_BARE], conf[EVOLVER], traps_503(conf))
+
+
+class GateMiddleware:
+    """Lets a request through to the application, or answers 503.
+
+    :param bare: the application without authentication; it renders ErrorController's page.
+    :param trapped: does ErrorController want the 503?
+    """
+
+    def __init__(self, app: WSGI, bare: WSGI, evolver: Evolver, trapped: bool):
+        self.app = app
+        self.bare = bare
+        self.evolver = evolver
+        self.gate = evolver.gate
+        self.maintenance = Maintenance(evolver.gate, evolver.options)
+        self.trapped = trapped
+        health = evolver.options.health_path
+        self._health = health + '/' if health else None
+
+    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        if self.gate.passing and not self._is_health(environ):
+            return self.app(environ, start_response)
+        return self._closed(environ, start_response)
+
+    def _is_health(self, environ: Environ) -> bool:
+        return self._health is not None and environ.get('PATH_INFO', '').startswith(self._health)
+
+    def _closed(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        self.evolver.ensure_started()
+        path = environ.get('PATH_INFO', '')
+        if self.maintenance.is_health(path):
+            return self.maintenance.health(environ, start_response)
+        # Decided once for the whole request: the gate may move meanwhile.
+        verdict = self.gate.verdict
+        if verdict.lets_through(environ['REQUEST_METHOD']) or self.maintenance.is_bypassed(path):
+            return self.app(environ, start_response)
+        if self.trapped and preferred(environ.get('HTTP_ACCEPT')) == HTML:
+            return self._error_page(environ, start_response, verdict)
+        return self.maintenance.unavailable(environ, start_response, verdict)
+
+    def _error_page(
+        self, environ: Environ, start_response: StartResponse, verdict: Verdict
+    ) -> Iterable[bytes]:
+        environ[CLOSED] = (self.maintenance, verdict)
+        # Nobody's identity is looked up for an error page.
+        for key in ('repoze.who.identity', 'REMOTE_USER', 'repoze.what.credentials'):
+            environ.pop(key, None)
+        path = environ.get('PATH_INFO')
+        try:
+            return self.bare(environ, start_response)
+        except Exception:
+            log.exception('ErrorController could not render its page for a 503; ours is served')
+            environ['PATH_INFO'] = path
+            return self.maintenance.unavailable(environ, start_response, verdict)
+
+
+def traps_503(conf: Any) -> bool:
+    """Does the application's ErrorController want 503s?"""
+    from tg.support.converters import asbool, aslist
+
+    codes = {str(code) for code in aslist(conf.get('errorpage.status_codes', ()))}
+    return asbool(conf.get('errorpage.enabled', False)) and '503' in codes
+
+
+class ClosedApplicationWrapper(ApplicationWrapper):
+    """Gives ErrorPage the 503 to trap, and its page the headers that it would lose."""
+
+    def __init__(self, handler: Any, config: Any):
+        super().__init__(handler, config)
+        self._injected = config.get(EVOLVER) is not None
+
+    @property
+    def injected(self) -> bool:
+        return self._injected
+
+    def __call__(self, controller: Any, environ: Environ, context: Any) -> Any:
+        closed = environ.get(CLOSED)
+        if closed is None:
+            return self.next_handler(controller, environ, context)
+        maintenance, verdict = closed
+        if context.request.state.get('original_response') is not None:
+            # The second pass: ErrorPage asks ErrorController for its page.
+            response = self.next_handler(controller, environ, context)
+        else:
+            response = Response(status=STATUS, content_type=HTML, charset='utf-8')
+            response.body = maintenance.page(environ)
+        for name, value in maintenance.headers(verdict):
+            response.headers[name] = value
+        return response

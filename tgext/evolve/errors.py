@@ -1,0 +1,85 @@
+"""Everything that can go wrong, each said with the thing, the place and the remedy."""
+
+from __future__ import annotations
+
+
+class EvolveError(Exception):
+    """Something is wrong, and a person can mend it.
+
+    :param thing: what is wrong, naming it (an id, an option, a module).
+    :param place: where it was found (an option of the ini, a file, a database).
+    :param remedy: what to do or to type next.
+    """
+
+    def __init__(self, thing: str, *, place: str, remedy: str):
+        self.thing = thing
+        self.place = place
+        self.remedy = remedy
+        super().__init__(f'{thing} (in {place}). {remedy}')
+
+    def __reduce__(self):
+        return _rebuild, (type(self), self.thing, self.place, self.remedy)
+
+
+def _rebuild(kind, thing, place, remedy):
+    return kind(thing, place=place, remedy=remedy)
+
+
+class OptionError(EvolveError):
+    """An option is unknown, or its value cannot be used."""
+
+
+class PlanError(EvolveError):
+    """The evolutions do not make a plan: an id is bad, twice there, unknown, or in a cycle."""
+
+
+class SourceError(EvolveError):
+    """An entry of ``evolutions`` is not an evolution, or cannot be imported."""
+
+
+class NotPlugged(EvolveError):
+    """The application was configured without tgext.evolve."""
+
+
+class EvolutionFailed(EvolveError):
+    """An evolution failed, and the application may not serve."""
+
+
+class BrokeTransaction(EvolveError):
+    """A transactional evolution ended the transaction that its record belongs to."""
+
+
+class TimedOut(EvolveError):
+    """An evolution ran for longer than its ``timeout``."""
+
+
+class StoreError(EvolveError):
+    """The database refused what tgext.evolve needs: rights, a broken table, a full disk."""
+
+
+class StoreAway(StoreError):
+    """The database cannot be reached now."""
+
+
+class StoreBusy(StoreError):
+    """The database is there, but somebody holds a lock that tgext.evolve needs now."""
+
+
+class LeaseTaken(StoreError):
+    """Somebody else holds the lease."""
+
+
+class Stop(BaseException):
+    """The evolution that runs must end here.
+
+    It is a ``BaseException`` so that an ``except Exception`` around an evolution's inner loop does
+    not swallow it.
+    """
+
+
+class LeaseLost(Stop):
+    """This process no longer holds the lease: another one may be running already."""
+
+
+class Cancelled(Stop):
+    """A person cancelled the evolution, or the process that runs it is leaving."""

@@ -1,0 +1,595 @@
+"""One application's story in this process: look, run or wait, open the gate."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import threading
+import time
+from collections.abc import Callable, Collection
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+
+from .agenda import Agenda, judge
+from .errors import (
+    EvolutionFailed,
+    EvolveError,
+    LeaseTaken,
+    OptionError,
+    StoreAway,
+    StoreBusy,
+    StoreError,
+)
+from .gate import Gate, Progress, Reason, Serving, Verdict
+from .history import History, State
+from .lease import Lease
+from .options import Options
+from .plan import Plan
+from .points import point
+from .leaving import leave_at_exit
+from .processes import forget_after_fork, threads_run
+from .retry import RetryPolicy
+from .runner import Outcome, Runner
+from .stores.base import LeaseRow, Owner, Snapshot, Store
+
+log = logging.getLogger(__name__)
+
+#: The longest pause between two tries while the database is away, in seconds.
+_LONGEST_PAUSE = 5.0
+
+
+class Evolver:
+    """Finds out what is pending, runs it or waits for who does, and moves the gate.
+
+    :param around: entered around each evolution; the glue gives the thread its configuration.
+    """
+
+    def __init__(
+        self,
+        options: Options,
+        plan: Plan,
+        store: Store,
+        around: Callable[[], AbstractContextManager[object]] = nullcontext,
+    ):
+        self.options = options
+        self.plan = plan
+        self.store = store
+        self.gate = Gate()
+        self._around = around
+        self._policy = RetryPolicy(options.max_attempts, options.retry_delay)
+        self._warned: set[str] = set()
+        self._had_history = False
+        self._forget_parent()
+        forget_after_fork(self)
+        for warning in plan.warnings:
+            log.warning('%s', warning)
+
+    # -- looking
+
+    def look(self) -> Verdict:
+        """One read query, and the gate moves by what it says. Nothing is written."""
+        try:
+            history = self.store.history()
+            agenda = self._agenda(history, now=0)
+            if not agenda.pending and not agenda.newer:
+                return self._judge(history, agenda, lease=None)
+            return self._judge_snapshot(self.store.snapshot())
+        except StoreError as error:
+            return self._cannot(error)
+        finally:
+            # A preloading server forks after this: no connection may be shared with a child.
+            self.store.close()
+
+    def _agenda(self, history: History, now: int) -> Agenda:
+        return Agenda.of(self.plan, history, self._policy, now)
+
+    def _judge_snapshot(self, snapshot: Snapshot) -> Verdict:
+        agenda = self._agenda(snapshot.history, snapshot.now)
+        return self._judge(snapshot.history, agenda, snapshot.lease)
+
+    def _judge(self, history: History, agenda: Agenda, lease: LeaseRow | None) -> Verdict:
+        alive = lease is not None and lease.alive
+        verdict = judge(
+            self.plan,
+            agenda,
+            history,
+            lease_alive=alive,
+            progress=_progress(lease) if alive else None,
+            open_on_failure=self.options.on_failure == 'open',
+            refuse_unknown=self.options.unknown == 'refuse',
+        )
+        if verdict.reason is Reason.PENDING:
+            if self.gate.verdict.reason in _BEFORE_BEGINNING and not alive:
+                # What kept us from beginning is looked at again when we try to.
+                return self.gate.verdict
+            if alive and self._is_mine(lease):
+                verdict = replace(verdict, reason=Reason.RUNNING)
+            elif self.options.mode == 'wait':
+                verdict = replace(verdict, reason=Reason.WAITING)
+        if (
+            alive
+            and verdict.serving is Serving.EVERYTHING
+            and self.gate.verdict.reason is Reason.NEWER_RELEASE
+        ):
+            # The newer release is between two of its evolutions.
+            return self.gate.verdict
+        self._warn_of_unknown(history)
+        self._had_history = self._had_history or bool(history)
+        return self._move(verdict)
+
+    def _warn_of_unknown(self, history: History) -> None:
+        if self.options.unknown != 'warn':
+            return
+        new = [id for id in self.plan.unknown(history) if id not in self._warned]
+        if new:
+            self._warned.update(new)
+            log.warning(
+                '[%s] the history in %s knows evolutions that this release does not: %s. They were '
+                'removed, or a newer release was here (tgext.evolve.unknown = ignore or refuse)',
+                self.options.namespace,
+                self.store.name,
+                ', '.join(map(repr, new)),
+            )
+
+    def _cannot(self, error: EvolveError) -> Verdict:
+        """The database does not say what may be served: closed, unless it was open before."""
+        if self.gate.is_open:
+            # What was known to be done stays done.
+            return self.gate.verdict
+        reason = Reason.DATABASE_REFUSES
+        if isinstance(error, StoreAway):
+            reason = Reason.DATABASE_AWAY
+        elif isinstance(error, StoreBusy):
+            reason = Reason.DATABASE_BUSY
+        return self._move(Verdict(Serving.NOTHING, reason, detail=str(error)))
+
+    def _move(self, verdict: Verdict) -> Verdict:
+        before = self.gate.move(verdict)
+        if (before.serving, before.reason) != (verdict.serving, verdict.reason):
+            level = logging.INFO
+            if verdict.reason not in _GOOD_REASONS:
+                level = logging.ERROR if verdict.serving is Serving.NOTHING else logging.WARNING
+            log.log(
+                level,
+                '[%s] may serve %s: %s%s',
+                self.options.namespace,
+                verdict.serving.value,
+                verdict.reason.value,
+                f' ({verdict.detail})' if verdict.detail else '',
+            )
+        return verdict
+
+    def _progressed(self, progress: Progress) -> None:
+        """Our own evolution reports: the gate's readers need not ask the database."""
+        self.gate.move(replace(self.gate.verdict, reason=Reason.RUNNING, progress=progress))
+
+    # -- starting
+
+    def start(self) -> None:
+        """Begin to run or wait in this process; once per process, also after a fork."""
+        if self._started_in == os.getpid() or not self._starting.acquire(blocking=False):
+            return
+        try:
+            if self._started_in == os.getpid():
+                return
+            self._begin_process()
+            if not self.store.threads or (self.options.mode == 'blocking' and not self.gate.is_open):
+                self._run_here()
+            if not self.store.threads:
+                pass  # no other thread would see this database
+            elif not threads_run():
+                if not self.gate.is_open:
+                    log.error(_NO_THREADS, self.options.namespace)
+            elif self.options.watch or not self.gate.is_open:
+                self._thread = threading.Thread(
+                    target=self._main, name=f'tgext.evolve {self.options.namespace}', daemon=True
+                )
+                self._thread.start()
+            self._started_in = os.getpid()
+            self.gate.arm()
+        finally:
+            self._starting.release()
+
+    def _begin_process(self) -> None:
+        self._owner = Owner()
+        self.store.close()
+        leave_at_exit(self)
+
+    def _forget_parent(self) -> None:
+        """Nothing of this is shared with the process that this one was forked from."""
+        self._leaving = threading.Event()
+        self._starting = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._started_in: int | None = None
+        self._owner: Owner | None = None
+        self._glanced = 0.0
+        self.gate.disarm()
+
+    def after_fork(self) -> None:
+        """In a child that a recognised server has just forked."""
+        self._forget_parent()
+        self.start()
+
+    def ensure_started(self) -> None:
+        """At a request while the gate is closed, and at the first one of a process."""
+        if self._started_in != os.getpid():
+            self.start()
+        if self._thread is None and not self.gate.is_open:
+            self._glance()
+
+    def _glance(self) -> None:
+        """No thread looks here, so the closed path does: at most once per ``poll``."""
+        now = time.monotonic()
+        if now - self._glanced >= self.options.poll and self._starting.acquire(blocking=False):
+            try:
+                self._glanced = now
+                self.look()
+            finally:
+                self._starting.release()
+
+    # -- waiting elsewhere
+
+    def look_for_others(self) -> bool:
+        """Where nothing was started: one look; may everything be served?"""
+        return self.look().serving is Serving.EVERYTHING
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until everything may be served; False when ``timeout`` (seconds) ran out."""
+        if self._started_in == os.getpid() and self._thread is not None:
+            return self.gate.wait(timeout)
+        until = None if timeout is None else time.monotonic() + timeout
+        while not self.look_for_others():
+            left = self.options.poll if until is None else min(self.options.poll, until - time.monotonic())
+            if left <= 0:
+                return False
+            time.sleep(left)
+        return True
+
+    # -- running and waiting
+
+    def _main(self) -> None:
+        """The background thread: turn after turn until nothing can change any more."""
+        leaving = self._leaving
+        away = self.options.poll
+        while not leaving.is_set():
+            pause: float | None
+            try:
+                pause = self._turn()
+                away = self.options.poll
+            except StoreError as error:
+                self._cannot(error)
+                pause = away = min(away * 2, _LONGEST_PAUSE)
+            except Exception:
+                log.exception('[%s] unexpected; it is tried again', self.options.namespace)
+                pause = away = min(away * 2, _LONGEST_PAUSE)
+            if pause is None:
+                break
+            leaving.wait(pause * random.uniform(0.8, 1.0))
+        self.store.close()
+
+    def _turn(self) -> float | None:
+        """One look and what follows from it.
+
+        :returns: seconds until the next turn; None when there will be nothing to do.
+        """
+        snapshot = self.store.snapshot()
+        agenda = self._agenda(snapshot.history, snapshot.now)
+        verdict = self._judge(snapshot.history, agenda, snapshot.lease)
+        if agenda.next is not None and self._may_run(verdict):
+            if self._take_and_run(snapshot) is Outcome.IDLE:
+                return 0.0
+        elif self.gate.is_open and not agenda.pending:
+            # Between two far looks nothing is held.
+            self.store.close()
+            return self.options.watch or None
+        if agenda.wake_at is not None:
+            return max(0.0, min((agenda.wake_at - snapshot.now) / 1000, self.options.poll))
+        return self.options.poll
+
+    def _may_run(self, verdict: Verdict) -> bool:
+        return self.options.mode != 'wait' and verdict.reason is not Reason.UNKNOWN_EVOLUTIONS
+
+    def _take_and_run(self, snapshot: Snapshot) -> Outcome | None:
+        """Take the lease if it is free and run what is pending; None when it was not taken."""
+        if snapshot.lease is not None and snapshot.lease.alive and not self._is_mine(snapshot.lease):
+            return None
+        if not self._may_begin(snapshot):
+            return None
+        if snapshot.lease is None or not snapshot.history:
+            self.store.prepare()
+        point('before-take')
+        assert self._owner is not None
+        lease = Lease.take(self.store, self._owner, self.options.lease)
+        if lease is None:
+            return None
+        point('after-take')
+        with lease:
+            if not snapshot.history:
+                self._import(lease)
+            outcome = self._runner().run(lease)
+            if outcome is Outcome.IDLE:
+                # What is done is known: open before the lease is given back.
+                self._judge_snapshot(self.store.snapshot())
+            point('before-release')
+        return outcome
+
+    def _runner(self) -> Runner:
+        return Runner(
+            plan=self.plan,
+            store=self.store,
+            policy=self._policy,
+            around=self._around,
+            leaving=self._leaving,
+            announce=self.options.watch,
+            changed=self._judge_snapshot,
+            progressed=self._progressed,
+        )
+
+    def _is_mine(self, lease: LeaseRow | None) -> bool:
+        return lease is not None and self._owner is not None and lease.owner == self._owner.id
+
+    def _run_here(self) -> bool:
+        """Turn after turn in the calling thread; did the gate open?
+
+        Comes back as well when only a person can change something.
+        """
+        while not self._leaving.is_set():
+            pause: float | None
+            try:
+                pause = self._turn()
+            except StoreBusy as busy:
+                self._cannot(busy)
+                pause = self.options.poll
+            except StoreError as error:
+                self._cannot(error)
+                break
+            if self.gate.is_open or self.gate.verdict.reason in _STUCK_REASONS:
+                break
+            self._leaving.wait(self.options.poll if pause is None else pause)
+        return self.gate.is_open
+
+    def block(self) -> None:
+        """``mode = blocking``: come back when the gate is open.
+
+        :raises EvolutionFailed: when an evolution failed, the database is away, or something else
+            that only a person can mend keeps the gate closed.
+        """
+        self._begin_process()
+        if self._run_here():
+            return
+        verdict = self.gate.verdict
+        if self.options.on_failure == 'open':
+            self._move(replace(verdict, serving=Serving.EVERYTHING, reason=Reason.FAILURE_IGNORED))
+            return
+        raise EvolutionFailed(
+            f'the application may not start, {verdict.reason.value}: {verdict.detail}',
+            place=f'namespace {self.options.namespace!r} of {self.store.name}',
+            remedy='Start it again when that is mended (the errors are in tgext_evolve_history), or '
+            'set tgext.evolve.on_failure = open to serve all the same.',
+        )
+
+    # -- the first time in a database
+
+    def _may_begin(self, snapshot: Snapshot) -> bool:
+        """When nothing is recorded here: is that because the record stands elsewhere?"""
+        if snapshot.history:
+            return True
+        refused = None
+        if self._had_history:
+            refused = Verdict(
+                Serving.NOTHING,
+                Reason.DATABASE_REFUSES,
+                detail=f'the history in {self.store.name} has vanished while this process ran. '
+                f'Restore the table tgext_evolve_history; if it is gone on purpose, start again',
+            )
+        elif snapshot.lease is None:
+            # Once the lease was taken here, somebody decided that this is the right place.
+            refused = self._predecessor_verdict() or self._elsewhere_verdict()
+        if refused is not None:
+            self._move(refused)
+        return refused is None
+
+    def _elsewhere_verdict(self) -> Verdict | None:
+        names = [name for planned in self.plan for name in planned.names]
+        others = self.store.namespaces_with(names)
+        if not others:
+            return None
+        return Verdict(
+            Serving.NOTHING,
+            Reason.OTHER_NAMESPACE,
+            detail=f'nothing is recorded under {self.options.namespace!r}, but evolutions with the '
+            f'same ids are under {", ".join(map(repr, others))}. Set tgext.evolve.namespace = '
+            f'{others[0]}; or, if this is another application that shares the database, type '
+            f'tgext.evolve.claim(conf)',
+        )
+
+    def _predecessor_verdict(self) -> Verdict | None:
+        """Why a 0.0.5 database cannot be taken over now; None when it can."""
+        old = self.store.predecessor()
+        if old is None:
+            return None
+        if old.locked_by is not None:
+            detail = (
+                f'tgext.evolve 0.0.5 holds its lock in {self.store.name} (process {old.locked_by}). '
+                f'If no process of it runs any more, type tgext.evolve.adopt(conf, ignore_lock=True)'
+            )
+        elif old.version is not None and self.plan.up_to(old.version) is None:
+            detail = (
+                f'tgext.evolve 0.0.5 recorded {old.version!r} as the last evolution in '
+                f'{self.store.name}, and the evolutions option has no such id. Type '
+                f"tgext.evolve.adopt(conf, version='the last id that ran'), or "
+                f'tgext.evolve.stamp(conf, [ids]) with those that ran'
+            )
+        else:
+            return None
+        return Verdict(Serving.NOTHING, Reason.PREDECESSOR, detail=detail)
+
+    def _import(self, lease: Lease) -> None:
+        """Take over what 0.0.5 recorded, once: into an empty history, under the lease."""
+        if self.store.history():
+            return
+        old = self.store.predecessor()
+        if old is not None and old.version is not None and self.plan.up_to(old.version) is not None:
+            point('before-import')
+            self._adopt(lease, old.version)
+            point('after-import')
+
+    def _adopt(self, lease: Lease, version: str) -> list[str]:
+        done = self.plan.up_to(version)
+        if done is None:
+            raise OptionError(
+                f'there is no evolution {version!r} in the evolutions option',
+                place=f'namespace {self.options.namespace!r}',
+                remedy='Name the last one that ran, as written there.',
+            )
+        ids = [planned.id for planned in done]
+        self.store.settle(lease.grant, ids, State.IMPORTED)
+        log.warning(
+            '[%s] tgext.evolve 0.0.5 ran %r last in this database, so these count as done: %s. If '
+            'one of them never ran, type tgext.evolve.unstamp(conf, [id])',
+            self.options.namespace,
+            version,
+            ', '.join(map(repr, ids)),
+        )
+        return ids
+
+    # -- by hand
+
+    def hold(self, patience: float = 30.0) -> Lease:
+        """Take the lease for a record made by hand.
+
+        :param patience: seconds to wait for who holds it.
+        :raises LeaseTaken: naming the holder.
+        """
+        self.store.prepare()
+        owner = Owner()
+        until = time.monotonic() + patience
+        while True:
+            lease = Lease.take(self.store, owner, self.options.lease)
+            if lease is not None:
+                return lease
+            if time.monotonic() > until:
+                raise LeaseTaken(
+                    f'the lease of {self.options.namespace!r} is held by {self.store.snapshot().lease}',
+                    place=self.store.name,
+                    remedy='Wait until its evolutions are done, or stop that process.',
+                )
+            time.sleep(self.options.poll)
+
+    def stamp(self, ids: Collection[str] | None = None) -> list[str]:
+        """Record evolutions as done without running them; all of the plan when ``ids`` is None."""
+        with self.hold() as lease:
+            self.store.interrupt_older(lease.grant)
+            history = self.store.history()
+            if ids is None:
+                wanted = [planned.id for planned in self.plan.pending(history)]
+            else:
+                wanted = self._known(ids, history)
+            self.store.settle(lease.grant, wanted, State.STAMPED)
+        self.look()
+        return wanted
+
+    def unstamp(self, ids: Collection[str]) -> list[str]:
+        """Evolutions that were only stamped or imported are pending again."""
+        with self.hold() as lease:
+            wanted = self._known(ids, self.store.history())
+            self.store.unsettle(lease.grant, wanted)
+        self.look()
+        return wanted
+
+    def retry(self, ids: Collection[str]) -> int:
+        """What failed or was cancelled may run again at once; how many attempts were forgiven."""
+        names: list[str] = []
+        for id in self._known(ids, self.store.history()):
+            planned = self.plan.find(id)
+            names += planned.names if planned is not None else [id]
+        return self.store.forgive(names)
+
+    def adopt(self, version: str | None = None, *, ignore_lock: bool = False) -> list[str]:
+        """Take over the record of 0.0.5 by hand; the ids that count as done now."""
+        old = self.store.predecessor()
+        if old is not None and old.locked_by is not None and not ignore_lock:
+            raise LeaseTaken(
+                f'tgext.evolve 0.0.5 holds its lock (process {old.locked_by})',
+                place=self.store.name,
+                remedy='Stop it, or say ignore_lock=True if no process of it runs any more.',
+            )
+        version = version or (old.version if old is not None else None)
+        with self.hold() as lease:
+            # With no version nothing ever ran; that the lease was taken is all that is recorded.
+            adopted = self._adopt(lease, version) if version is not None else []
+        self.look()
+        return adopted
+
+    def claim(self) -> None:
+        """Begin a history in this namespace, though another one has the same evolutions."""
+        with self.hold():
+            pass
+
+    def _known(self, ids: Collection[str], history: History) -> list[str]:
+        wanted = list(dict.fromkeys(str(id) for id in ids))
+        unknown = [id for id in wanted if id not in self.plan and id not in history.ids]
+        if unknown:
+            raise OptionError(
+                f'there is no evolution {", ".join(map(repr, unknown))}',
+                place=f'namespace {self.options.namespace!r}',
+                remedy='Use ids of the plan or of the history.',
+            )
+        return [planned.id if (planned := self.plan.find(id)) else id for id in wanted]
+
+    # -- leaving
+
+    def leave(self) -> None:
+        """The process ends: stop at the next possible moment. Does not wait."""
+        self._leaving.set()
+
+    def join(self, patience: float) -> bool:
+        """Wait until the evolver's thread has ended; it gives its lease back itself.
+
+        A lease is never given back from elsewhere, where user code may still write: if the thread
+        does not end in time, the lease expires by itself.
+
+        :param patience: seconds.
+        """
+        thread = self._thread
+        if thread is None or self._started_in != os.getpid() or thread is threading.current_thread():
+            return True
+        thread.join(patience)
+        return not thread.is_alive()
+
+
+_NO_THREADS = (
+    '[%s] this uwsgi runs no threads, so evolutions cannot run in the background: start it with '
+    '--enable-threads, or set tgext.evolve.mode = blocking. The gate stays closed until another '
+    'process has run them.'
+)
+
+_GOOD_REASONS = frozenset(
+    {Reason.STARTING, Reason.PENDING, Reason.RUNNING, Reason.WAITING, Reason.COMPLETE}
+)
+
+#: What is found out only by trying to begin.
+_BEFORE_BEGINNING = frozenset(
+    {Reason.PREDECESSOR, Reason.OTHER_NAMESPACE, Reason.DATABASE_REFUSES}
+)
+
+#: What does not change by itself while nobody does anything.
+_STUCK_REASONS = frozenset(
+    {
+        Reason.FAILED,
+        Reason.CANCELLED,
+        Reason.PREDECESSOR,
+        Reason.OTHER_NAMESPACE,
+        Reason.UNKNOWN_EVOLUTIONS,
+        Reason.DATABASE_REFUSES,
+    }
+)
+
+
+def _progress(lease: LeaseRow | None) -> Progress | None:
+    if lease is None or lease.report.done is None:
+        return None
+    report = lease.report
+    elapsed = None if report.since is None else max(0.0, (lease.now - report.since) / 1000)
+    return Progress(report.done or 0.0, report.total, report.message, elapsed)

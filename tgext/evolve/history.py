@@ -1,0 +1,86 @@
+"""The durable record of every attempt at every evolution, as values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum
+
+
+class State(str, Enum):
+    """What became of an attempt."""
+
+    RUNNING = 'running'
+    DONE = 'done'
+    FAILED = 'failed'
+    INTERRUPTED = 'interrupted'
+    CANCELLED = 'cancelled'
+    STAMPED = 'stamped'
+    IMPORTED = 'imported'
+
+
+#: The states that say: this evolution need not run any more.
+SETTLED = frozenset({State.DONE, State.STAMPED, State.IMPORTED})
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One attempt at one evolution, the row that its outcome is fenced by.
+
+    ``started`` and ``finished`` are milliseconds since 1970 by the database's clock. An
+    interrupted attempt without ``finished`` belongs to a process that was killed or deposed; one
+    with it, to a process that left in good order.
+    """
+
+    evolution_id: str
+    attempt: int
+    token: int
+    owner: str
+    state: State
+    serving: str = 'nothing'
+    fingerprint: str | None = None
+    host: str | None = None
+    pid: int | None = None
+    started: int | None = None
+    finished: int | None = None
+    error: str | None = None
+
+    @property
+    def order(self) -> tuple[int, int]:
+        """Later attempts sort after earlier ones: tokens grow at each take-over."""
+        return self.token, self.attempt
+
+    @property
+    def left_in_order(self) -> bool:
+        return self.state is State.INTERRUPTED and self.finished is not None
+
+
+class History:
+    """All attempts of one namespace, by evolution, oldest first."""
+
+    def __init__(self, attempts: Iterable[Attempt] = ()):
+        self.attempts = sorted(attempts, key=lambda attempt: attempt.order)
+        self._by_id: dict[str, list[Attempt]] = {}
+        for attempt in self.attempts:
+            self._by_id.setdefault(attempt.evolution_id, []).append(attempt)
+        self.settled = frozenset(a.evolution_id for a in self.attempts if a.state in SETTLED)
+
+    def __bool__(self) -> bool:
+        return bool(self.attempts)
+
+    def of(self, evolution_id: str) -> list[Attempt]:
+        return self._by_id.get(evolution_id, [])
+
+    def latest(self, evolution_id: str) -> Attempt | None:
+        attempts = self.of(evolution_id)
+        return attempts[-1] if attempts else None
+
+    def unsettled(self) -> list[Attempt]:
+        """The latest attempt of each evolution that was begun and is not done."""
+        return [
+            attempts[-1] for id, attempts in self._by_id.items() if id not in self.settled
+        ]
+
+    @property
+    def ids(self) -> frozenset[str]:
+        return frozenset(self._by_id)

@@ -1,0 +1,131 @@
+"""The distributed lock while it is held: renewed, lost, given back."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+
+from .errors import LeaseLost, StoreError
+from .stores.base import Grant, Owner, Renewal, Report, Store
+
+log = logging.getLogger(__name__)
+
+
+class Lease:
+    """A granted lease, renewed by a thread of its own every third of its time.
+
+    It is lost when the database says so, and also when it could not be renewed for one lease time
+    by this process's monotonic clock: whoever reads the database's clock may have taken it then.
+
+    :param ttl: seconds.
+    """
+
+    def __init__(self, store: Store, grant: Grant, ttl: float):
+        self.store = store
+        self.grant = grant
+        self.ttl = ttl
+        self._report = Report()
+        self._renewed = time.monotonic()
+        self._lost = False
+        self._busy = False
+        self._ended = threading.Event()
+        self._renewing = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    @classmethod
+    def take(cls, store: Store, owner: Owner, ttl: float) -> Lease | None:
+        """None when somebody else holds it."""
+        asked = time.monotonic()
+        grant = store.acquire(owner, ttl)
+        if grant is None:
+            return None
+        lease = cls(store, grant, ttl)
+        # The time until the answer came belongs to the lease as well.
+        lease._renewed = asked
+        return lease
+
+    @property
+    def token(self) -> int:
+        return self.grant.token
+
+    @property
+    def is_lost(self) -> bool:
+        if not self._lost and not self._busy and time.monotonic() - self._renewed > self.ttl:
+            log.warning(
+                'the lease could not be renewed for %g seconds: this process holds it no longer', self.ttl
+            )
+            self._lost = True
+        return self._lost
+
+    def check(self) -> None:
+        """:raises LeaseLost: when it is not held any more."""
+        if self.is_lost:
+            raise LeaseLost(f'the lease (token {self.token}) is held by another process now')
+
+    def report(self, report: Report) -> None:
+        """Tell everybody, with the next renewal."""
+        self._report = report
+
+    def renew(self) -> None:
+        """Renew now, and know for sure.
+
+        :raises LeaseLost: when it is not held any more.
+        :raises StoreError: when the database does not answer.
+        """
+        with self._renewing:
+            self._renew()
+        self.check()
+
+    def _renew(self) -> None:
+        asked = time.monotonic()
+        renewal = self.store.renew(self.grant, self.ttl, self._report)
+        self._busy = renewal is Renewal.BUSY
+        if renewal is Renewal.KEPT:
+            self._renewed = asked
+        elif renewal is Renewal.LOST:
+            self._lost = True
+
+    # -- the heartbeat
+
+    def __enter__(self) -> Lease:
+        if self.store.threads:
+            self._thread = threading.Thread(
+                target=self._beat, name='tgext.evolve heartbeat', daemon=True
+            )
+            self._thread.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        """Stop renewing, and give it back if it is still held."""
+        self._ended.set()
+        if self._thread is not None:
+            self._thread.join(self.ttl)
+        if not self._lost:
+            try:
+                self.store.release(self.grant)
+            except StoreError as error:
+                log.info('the lease was not given back, it expires by itself: %s', error.thing)
+
+    def _beat(self) -> None:
+        away = False
+        pause = self.ttl / 3
+        while not self._ended.wait(pause):
+            try:
+                with self._renewing:
+                    self._renew()
+                if away:
+                    log.info('the lease is renewed again')
+                away, pause = False, self.ttl / 3
+            except StoreError as error:
+                # Not renewed is not lost yet: try sooner, and let the clock decide.
+                self._busy = False
+                if not away:
+                    log.warning('the lease could not be renewed: %s', error.thing)
+                away, pause = True, self.ttl / 10
+            except Exception:
+                log.exception('the lease could not be renewed')
+                pause = self.ttl / 10
+            if self.is_lost:
+                log.warning('the lease (token %s) was lost', self.token)
+                return

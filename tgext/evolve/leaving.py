@@ -1,0 +1,65 @@
+"""The end of a process: the holder lets go, and other handlers of the signal still get it."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import signal
+import threading
+import time
+import weakref
+from types import FrameType
+from typing import Any, Protocol
+
+#: How long the end of a process waits for its evolvers to give their leases back, in seconds.
+PATIENCE = 5.0
+
+
+class Leaver(Protocol):
+    def leave(self) -> None: ...
+
+    def join(self, patience: float) -> bool: ...
+
+
+_leavers: weakref.WeakSet[Any] = weakref.WeakSet()
+_previous: Any = None
+_installed = False
+_registered = False
+
+
+def leave_at_exit(leaver: Leaver) -> None:
+    """Have ``leaver`` let go when the process exits or gets SIGTERM.
+
+    The signal is chained where this is called from the main thread; servers that install their own
+    handler later end by an ordinary exit, which is noticed as well.
+    """
+    global _installed, _previous, _registered
+    _leavers.add(leaver)
+    if not _registered:
+        atexit.register(_let_go)
+        _registered = True
+    if not _installed and threading.current_thread() is threading.main_thread():
+        _previous = signal.getsignal(signal.SIGTERM)
+        if _previous is not None:  # None: installed by C code, which cannot be chained
+            signal.signal(signal.SIGTERM, _on_sigterm)
+            _installed = True
+
+
+def _on_sigterm(number: int, frame: FrameType | None) -> None:
+    for leaver in list(_leavers):
+        leaver.leave()
+    if callable(_previous):
+        _previous(number, frame)
+    elif _previous == signal.SIG_DFL:
+        # The default ends the process without any exit handler.
+        _let_go()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _let_go() -> None:
+    for leaver in list(_leavers):
+        leaver.leave()
+    until = time.monotonic() + PATIENCE
+    for leaver in list(_leavers):
+        leaver.join(max(0.0, until - time.monotonic()))

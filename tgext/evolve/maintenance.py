@@ -1,0 +1,210 @@
+"""The WSGI side: what users, probes and balancers get while the gate is closed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from functools import lru_cache
+from html import escape
+from importlib.resources import files
+from typing import Any
+
+from webob.acceptparse import create_accept_header
+
+from .gate import Gate, Progress, Verdict
+from .options import Options
+
+Environ = dict[str, Any]
+StartResponse = Callable[..., Any]
+WSGI = Callable[[Environ, StartResponse], Iterable[bytes]]
+
+HTML = 'text/html'
+PROBLEM = 'application/problem+json'
+JSON = 'application/json'
+TEXT = 'text/plain'
+
+STATUS = '503 Service Unavailable'
+TITLE = 'Service Unavailable'
+SENTENCE = 'The application is updating its data and will be back in a moment.'
+
+#: Retry-After, in seconds, when no progress tells how long it takes.
+DEFAULT_RETRY_AFTER = 10
+
+#: The longest Retry-After that is promised from measured progress, in seconds.
+_LONGEST_RETRY_AFTER = 3600
+
+
+class Maintenance:
+    """Answers for one application from memory: no SQL, no session, no identity."""
+
+    def __init__(self, gate: Gate, options: Options):
+        self._gate = gate
+        self._options = options
+        self._health = options.health_path
+        self._pages: dict[tuple[str, bool], bytes] = {}
+
+    # -- who gets what
+
+    def is_health(self, path: str) -> bool:
+        """Is this path below ``health_path``?"""
+        return bool(self._health) and path.startswith(self._health) and (
+            path[len(self._health) :] in _HEALTH
+        )
+
+    def is_bypassed(self, path: str) -> bool:
+        """Is this path below one of the ``bypass`` prefixes, by whole segments?
+
+        A path with empty, ``.`` or ``..`` segments is not: who dispatches it may read it in
+        another way.
+        """
+        if not self._options.bypass:
+            return False
+        segments = path[1:].split('/') if path.startswith('/') else path.split('/')
+        if any(segment in ('.', '..') for segment in segments) or '' in segments[:-1]:
+            return False
+        return any(
+            path == prefix or path.startswith(prefix + '/') for prefix in self._options.bypass
+        )
+
+    # -- 503
+
+    def headers(self, verdict: Verdict) -> list[tuple[str, str]]:
+        """What every 503 of ours carries, also the one that an ErrorController renders."""
+        return [
+            ('Retry-After', str(self._retry_after(verdict))),
+            ('Cache-Control', 'no-store'),
+        ]
+
+    def _retry_after(self, verdict: Verdict) -> int:
+        if self._options.retry_after is not None:
+            return self._options.retry_after
+        remaining = verdict.progress.remaining if verdict.progress else None
+        if remaining is None:
+            return DEFAULT_RETRY_AFTER
+        return max(1, min(round(remaining + 0.5), _LONGEST_RETRY_AFTER))
+
+    def unavailable(
+        self, environ: Environ, start_response: StartResponse, verdict: Verdict
+    ) -> Iterable[bytes]:
+        """The 503 itself, in the form that the client accepts."""
+        kind = preferred(environ.get('HTTP_ACCEPT'))
+        if kind == HTML:
+            body = self.page(environ)
+        elif kind == TEXT:
+            body = f'{TITLE}. {SENTENCE}\n'.encode()
+        else:
+            body = json.dumps(
+                {
+                    'type': 'about:blank',
+                    'title': TITLE,
+                    'status': 503,
+                    'detail': SENTENCE,
+                    'reason': verdict.reason.value,
+                }
+            ).encode()
+        charset = '' if kind in (JSON, PROBLEM) else '; charset=utf-8'
+        start_response(
+            STATUS,
+            [
+                ('Content-Type', kind + charset),
+                ('Content-Length', str(len(body))),
+                ('Vary', 'Accept'),
+                *self.headers(verdict),
+            ],
+        )
+        return [] if environ.get('REQUEST_METHOD') == 'HEAD' else [body]
+
+    def page(self, environ: Environ) -> bytes:
+        """The page for people; it reloads itself when the gate opens (a POST is not repeated)."""
+        prefix = environ.get('SCRIPT_NAME', '')
+        again = environ.get('REQUEST_METHOD', 'GET') in ('GET', 'HEAD')
+        page = self._pages.get((prefix, again))
+        if page is None:
+            if len(self._pages) > 100:
+                self._pages.clear()
+            page = self._pages[prefix, again] = self._render(prefix, again)
+        return page
+
+    def _render(self, prefix: str, again: bool) -> bytes:
+        refresh = f'<meta http-equiv="refresh" content="{DEFAULT_RETRY_AFTER}">' if again else ''
+        script = ''
+        if self._health:
+            status = escape(f'{prefix}{self._health}/status', quote=True)
+            code = _template('maintenance.js')
+            script = (
+                f'<script data-status="{status}" data-again="{"yes" if again else "no"}">\n{code}</script>'
+            )
+            # Only where no script runs.
+            refresh = f'<noscript>{refresh}</noscript>' if refresh else ''
+        return _template('maintenance.html').format(refresh=refresh, script=script).encode()
+
+    # -- health
+
+    def health(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        """``live``, ``ready`` and ``status`` below ``health_path``."""
+        what = environ['PATH_INFO'][len(self._health) :]
+        verdict = self._gate.verdict
+        ready = self._gate.is_open
+        status, state = '200 OK', self.status(verdict)
+        headers = [('Cache-Control', 'no-store')]
+        if what == '/live':
+            state = {'live': True}
+        elif what == '/ready':
+            state = {'ready': ready, 'reason': verdict.reason.value}
+            if not ready:
+                status = STATUS
+                headers = self.headers(verdict)
+        body = json.dumps(state).encode()
+        start_response(
+            status,
+            [('Content-Type', JSON), ('Content-Length', str(len(body))), *headers],
+        )
+        return [] if environ.get('REQUEST_METHOD') == 'HEAD' else [body]
+
+    def status(self, verdict: Verdict) -> dict[str, Any]:
+        """What the public may know: never an id, a message, SQL or the text of an error."""
+        return {
+            'serving': verdict.serving.value,
+            'reason': verdict.reason.value,
+            'retry_after': None if self._gate.is_open else self._retry_after(verdict),
+            'progress': _public(verdict.progress),
+        }
+
+
+_HEALTH = frozenset({'/live', '/ready', '/status'})
+
+
+def _public(progress: Progress | None) -> dict[str, float | None] | None:
+    if progress is None:
+        return None
+
+    def rounded(value: float | None, digits: int) -> float | None:
+        return None if value is None else round(value, digits)
+
+    return {
+        'done': progress.done,
+        'total': progress.total,
+        'fraction': rounded(progress.fraction, 4),
+        'elapsed': rounded(progress.elapsed, 1),
+        'remaining': rounded(progress.remaining, 1),
+    }
+
+
+@lru_cache(maxsize=256)
+def preferred(accept: str | None) -> str:
+    """The form of a 503 that suits an Accept header best; HTML for who does not care."""
+    try:
+        offers = create_accept_header(accept).acceptable_offers([HTML, PROBLEM, JSON, TEXT])
+    except ValueError:
+        return HTML
+    if not offers:
+        return TEXT
+    best = offers[0][1]
+    # Equally good for the client: people first.
+    equal = [kind for kind, quality in offers if quality == best]
+    return HTML if HTML in equal else equal[0]
+
+
+@lru_cache(maxsize=None)
+def _template(name: str) -> str:
+    return (files(__package__) / 'templates' / name).read_text('utf-8')

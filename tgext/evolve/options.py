@@ -1,0 +1,175 @@
+"""The options, all ``tgext.evolve.*``: their names, defaults and what is a good value."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from .errors import OptionError
+
+PREFIX = 'tgext.evolve.'
+
+#: What tgext.pluggable passes on to every pluggable, besides ``plug_*``.
+PLUGGABLE_OPTIONS = frozenset({'appid', 'global_models', 'global_helpers', 'rename_tables', 'rename_models'})
+
+
+def _wrong(name: str, value: Any, expected: str) -> OptionError:
+    return OptionError(
+        f'{PREFIX}{name} = {value!r}', place='the options of tgext.evolve', remedy=f'Use {expected}.'
+    )
+
+
+def _boolean(name: str, value: Any) -> bool:
+    """The words that TurboGears itself takes for true and false in an ini file."""
+    word = str(value).strip().lower()
+    if word in ('true', 'yes', 'on', 'y', 't', '1'):
+        return True
+    if word in ('false', 'no', 'off', 'n', 'f', '0'):
+        return False
+    raise _wrong(name, value, 'true or false')
+
+
+def _seconds(minimum: float, *, or_zero: bool = False) -> Callable[[str, Any], float]:
+    def coerce(name: str, value: Any) -> float:
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            number = float('nan')
+        if (or_zero and number == 0) or minimum <= number <= 86_400 * 365:
+            return number
+        zero = ', or 0' if or_zero else ''
+        raise _wrong(name, value, f'a number of seconds, at least {minimum:g}{zero}')
+
+    return coerce
+
+
+def _count(name: str, value: Any) -> int:
+    try:
+        number = int(str(value).strip())
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise _wrong(name, value, 'a whole number, at least 1')
+    return number
+
+
+def _choice(*choices: str) -> Callable[[str, Any], str]:
+    def coerce(name: str, value: Any) -> str:
+        word = str(value).strip().lower()
+        if word not in choices:
+            raise _wrong(name, value, f'one of: {", ".join(choices)}')
+        return word
+
+    return coerce
+
+
+def _text(name: str, value: Any) -> str:
+    return str(value).strip() if value is not None else ''
+
+
+def _namespace(name: str, value: Any) -> str:
+    text = _text(name, value)
+    if len(text) > 200 or not text.isprintable():
+        raise _wrong(name, value, 'at most 200 printable characters')
+    return text
+
+
+def _retry_after(name: str, value: Any) -> int | None:
+    if value is None or str(value).strip().lower() == 'auto':
+        return None
+    try:
+        return _count(name, value)
+    except OptionError:
+        raise _wrong(name, value, 'auto, or a whole number of seconds, at least 1') from None
+
+
+def _bypass(name: str, value: Any) -> tuple[str, ...]:
+    if isinstance(value, str):
+        value = value.split()
+    prefixes = []
+    for prefix in value or ():
+        segments = str(prefix).strip().strip('/').split('/')
+        if any(segment in ('', '.', '..') for segment in segments):
+            raise _wrong(name, prefix, 'path prefixes such as /webhooks, separated by white space')
+        prefixes.append('/' + '/'.join(segments))
+    return tuple(prefixes)
+
+
+def _path(name: str, value: Any) -> str:
+    text = _text(name, value).rstrip('/')
+    if text and (not text.startswith('/') or '//' in text or not text.isprintable()):
+        raise _wrong(name, value, 'a path that begins with /, or nothing for no health pages')
+    return text
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of one application, coerced. Times are in seconds."""
+
+    enabled: bool = True
+    mode: str = 'background'
+    namespace: str = ''
+    store: str = 'auto'
+    lease: float = 10.0
+    poll: float = 0.5
+    watch: float = 5.0
+    on_failure: str = 'closed'
+    unknown: str = 'warn'
+    max_attempts: int = 5
+    retry_delay: float = 5.0
+    retry_after: int | None = None
+    bypass: tuple[str, ...] = ()
+    health_path: str = '/_evolve'
+    discover: bool = False
+
+    @classmethod
+    def of(cls, conf: Mapping[str, Any], *, package_name: str) -> Options:
+        """Read them from an application's configuration.
+
+        :raises OptionError: naming an option that is unknown or has a bad value.
+        """
+        given = {
+            key[len(PREFIX) :]: value for key, value in conf.items() if key.startswith(PREFIX)
+        }
+        given.pop('evolutions', None)
+        check_names(given)
+        options = cls(**{name: COERCE[name](name, value) for name, value in given.items()})
+        if not options.namespace:
+            options = cls(**{**vars(options), 'namespace': package_name})
+        if options.poll > options.lease:
+            raise _wrong('poll', options.poll, f'at most the lease ({options.lease:g} seconds)')
+        return options
+
+
+COERCE: dict[str, Callable[[str, Any], Any]] = {
+    'enabled': _boolean,
+    'mode': _choice('background', 'blocking', 'wait'),
+    'namespace': _namespace,
+    'store': _text,
+    'lease': _seconds(1),
+    'poll': _seconds(0.01),
+    'watch': _seconds(0.1, or_zero=True),
+    'on_failure': _choice('closed', 'open'),
+    'unknown': _choice('ignore', 'warn', 'refuse'),
+    'max_attempts': _count,
+    'retry_delay': _seconds(0, or_zero=True),
+    'retry_after': _retry_after,
+    'bypass': _bypass,
+    'health_path': _path,
+    'discover': _boolean,
+}
+assert set(COERCE) == {field.name for field in fields(Options)}
+
+
+def check_names(names: Mapping[str, Any]) -> None:
+    """:raises OptionError: naming the first option that tgext.evolve does not have."""
+    for name in names:
+        if name not in COERCE:
+            import difflib
+
+            close = difflib.get_close_matches(name, [*COERCE, 'evolutions'], n=1)
+            remedy = f'Did you mean {PREFIX}{close[0]}?' if close else f'There are: {", ".join(COERCE)}.'
+            raise OptionError(
+                f'there is no option {PREFIX}{name}', place='the options of tgext.evolve', remedy=remedy
+            )

@@ -1,0 +1,92 @@
+"""When an evolution that was begun and is not done may run again: a policy, apart from the machinery."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from .history import Attempt, History, State
+from .plan import PlannedEvolution
+
+
+class Permission(Enum):
+    NOW = 'now'
+    LATER = 'later'
+    NEVER = 'never'
+
+
+@dataclass(frozen=True)
+class Decision:
+    """May it run? ``after`` is a time of the database's clock (milliseconds) for LATER."""
+
+    permission: Permission
+    after: int | None = None
+    why: str = ''
+
+
+NOW = Decision(Permission.NOW)
+
+
+@dataclass(frozen=True)
+class RetryPolicy:
+    """Raised: again by itself only where that is safe. Interrupted: again, but not for ever.
+
+    :param max_attempts: how many attempts in all, per fingerprint of the evolution's code.
+    :param retry_delay: seconds before the second attempt; doubled for each further one.
+    """
+
+    max_attempts: int = 5
+    retry_delay: float = 5.0
+
+    def decide(self, planned: PlannedEvolution, history: History) -> Decision:
+        attempts = [attempt for name in planned.names for attempt in history.of(name)]
+        if not attempts:
+            return NOW
+        # Only attempts of the very same code count: a mended evolution runs at once, and two
+        # releases side by side, each with its own idea of the code, cannot provoke each other.
+        attempts = sorted(
+            (a for a in attempts if a.fingerprint == planned.fingerprint), key=lambda a: a.order
+        )
+        if not attempts:
+            return NOW
+        latest = attempts[-1]
+        if latest.state is State.CANCELLED:
+            return Decision(Permission.NEVER, why='a person cancelled it')
+        if latest.state is State.FAILED:
+            return self._after_failure(planned, attempts, latest)
+        if latest.state is State.INTERRUPTED:
+            return self._after_interruption(planned, attempts)
+        return NOW
+
+    def _after_failure(
+        self, planned: PlannedEvolution, attempts: list[Attempt], latest: Attempt
+    ) -> Decision:
+        may = planned.rerunnable if planned.rerunnable is not None else planned.transactional
+        if not may:
+            return Decision(
+                Permission.NEVER,
+                why='it raised, and only transactional evolutions and those with rerunnable = True '
+                'run again by themselves',
+            )
+        failures = sum(attempt.state is State.FAILED for attempt in attempts)
+        if failures >= self.max_attempts:
+            return Decision(Permission.NEVER, why=f'it raised {failures} times')
+        delay = self.retry_delay * 2 ** (failures - 1)
+        return Decision(Permission.LATER, after=(latest.finished or 0) + round(delay * 1000))
+
+    def _after_interruption(self, planned: PlannedEvolution, attempts: list[Attempt]) -> Decision:
+        if planned.rerunnable is False:
+            return Decision(
+                Permission.NEVER, why='it was interrupted, and it says rerunnable = False'
+            )
+        interruptions = 0
+        for attempt in reversed(attempts):
+            if attempt.state is not State.INTERRUPTED:
+                break
+            interruptions += not attempt.left_in_order
+        if interruptions >= self.max_attempts:
+            return Decision(
+                Permission.NEVER,
+                why=f'the process that ran it died or was deposed {interruptions} times in a row',
+            )
+        return NOW

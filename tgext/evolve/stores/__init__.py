@@ -1,0 +1,1 @@
+"""Where lease and history are kept."""

@@ -1,0 +1,222 @@
+"""The one contract that every store keeps: lease, history, and the work between them."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import Collection
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from enum import Enum
+
+from ..errors import StoreAway, StoreError
+from ..history import Attempt, History, State
+from ..plan import PlannedEvolution
+
+
+@dataclass(frozen=True)
+class Owner:
+    """Who holds or wants the lease: a random id, with host and pid for people only."""
+
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    host: str = field(default_factory=lambda: socket.gethostname()[:255])
+    pid: int = field(default_factory=os.getpid)
+
+    def __str__(self) -> str:
+        return f'{self.host}:{self.pid}'
+
+
+@dataclass(frozen=True)
+class Grant:
+    """The lease as it was given: the token is larger than any before in this namespace."""
+
+    owner: Owner
+    token: int
+
+
+@dataclass(frozen=True)
+class Report:
+    """What the holder tells everybody in passing, at each renewal."""
+
+    evolution_id: str | None = None
+    done: float | None = None
+    total: float | None = None
+    message: str | None = None
+    since: int | None = None
+
+
+@dataclass(frozen=True)
+class LeaseRow:
+    """The lease as it stands in the database, at ``now`` by its clock. Times in milliseconds."""
+
+    token: int
+    owner: str
+    host: str
+    pid: int
+    ttl: int
+    expires_at: int
+    now: int
+    report: Report = Report()
+
+    @property
+    def alive(self) -> bool:
+        # Between both ends: a clock that jumped back must not freeze the lease.
+        return self.expires_at - self.ttl <= self.now < self.expires_at
+
+    def __str__(self) -> str:
+        return f'{self.host}:{self.pid}'
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One look: the history, the lease, and the database's clock (milliseconds)."""
+
+    history: History
+    lease: LeaseRow | None
+    now: int
+
+
+class Renewal(Enum):
+    """What became of an attempt to renew the lease."""
+
+    KEPT = 'kept'
+    LOST = 'lost'
+    #: The holder's own evolution keeps the whole database locked (SQLite): nobody else can take
+    #: the lease either, so this is no loss; the fence decides.
+    BUSY = 'busy'
+
+
+@dataclass(frozen=True)
+class Predecessor:
+    """What a 0.0.5 database says: the last evolution that ran, and whether somebody locked it."""
+
+    version: str | None
+    locked_by: str | None
+
+
+class Store(ABC):
+    """Lease and history of one namespace in one database.
+
+    Every method may raise :class:`~tgext.evolve.errors.StoreAway`,
+    :class:`~tgext.evolve.errors.StoreBusy` or :class:`~tgext.evolve.errors.StoreError`. Nothing of
+    it keeps a connection after it returned, unless it says so.
+    """
+
+    #: What the lease and the history are kept under.
+    namespace: str
+    #: For people: the database, without passwords.
+    name: str
+    #: False when only the thread that made the database sees it (SQLite in memory).
+    threads = True
+
+    @abstractmethod
+    def history(self) -> History:
+        """The history, by one read query; empty when nothing was ever recorded here."""
+
+    @abstractmethod
+    def snapshot(self) -> Snapshot:
+        """The history, the lease and the clock."""
+
+    @abstractmethod
+    def prepare(self) -> None:
+        """Make the tables that are missing; safe when many processes do it at once."""
+
+    @abstractmethod
+    def acquire(self, owner: Owner, ttl: float) -> Grant | None:
+        """Take the lease if it is free, expired, or ``owner``'s own: a new, larger token.
+
+        :param ttl: seconds until it expires when it is not renewed.
+        """
+
+    @abstractmethod
+    def renew(self, grant: Grant, ttl: float, report: Report) -> Renewal:
+        """Push the expiry ``ttl`` seconds away from the database's now, if it is still ours."""
+
+    @abstractmethod
+    def release(self, grant: Grant) -> None:
+        """Give the lease back, if it is still ours."""
+
+    @abstractmethod
+    def interrupt_older(self, grant: Grant) -> list[Attempt]:
+        """Mark every running attempt of an older token interrupted, and return these.
+
+        Waits for a commit in flight; ends the dead holder's session where the database lets it.
+        From here on nothing that an older holder still does can be recorded.
+        """
+
+    @abstractmethod
+    def begin(
+        self, grant: Grant, planned: PlannedEvolution, number: int, fingerprint: str
+    ) -> Attempt:
+        """Record that an attempt runs.
+
+        The caller renews the lease *afterwards*: when that succeeds, every later holder sees
+        this row.
+        """
+
+    @abstractmethod
+    def finish(self, attempt: Attempt, state: State, error: str | None = None) -> bool:
+        """Record the outcome on the attempt's own row, if that still runs: the fence.
+
+        :returns: False when it was no longer running: a later holder has marked it.
+        """
+
+    def record(
+        self, attempt: Attempt, state: State, error: str | None = None, patience: float = 30.0
+    ) -> bool:
+        """:meth:`finish`, tried again for ``patience`` seconds while the database is busy.
+
+        Recording an outcome must not fail because somebody else was writing just then.
+        """
+        until = time.monotonic() + patience
+        while True:
+            try:
+                return self.finish(attempt, state, error)
+            except StoreAway:
+                raise
+            except StoreError:
+                if time.monotonic() > until:
+                    raise
+                time.sleep(0.2)
+
+    @abstractmethod
+    def settle(self, grant: Grant, ids: Collection[str], state: State) -> None:
+        """Record that these evolutions need not run (``stamped``, ``imported``)."""
+
+    @abstractmethod
+    def unsettle(self, grant: Grant, ids: Collection[str]) -> None:
+        """Take back what :meth:`settle` recorded; what really ran stays done."""
+
+    @abstractmethod
+    def forgive(self, ids: Collection[str]) -> int:
+        """Failed, cancelled and interrupted attempts at these no longer count; how many were."""
+
+    @abstractmethod
+    def work(self, attempt: Attempt, planned: PlannedEvolution) -> AbstractContextManager[None]:
+        """What surrounds one piece of work on this database.
+
+        Opens what the evolution needs, and on a good end saves the work *and* records the attempt
+        as done, under the fence; on an exception rolls back and cleans up.
+
+        :raises LeaseLost: the record was refused: a later holder has taken over.
+        :raises BrokeTransaction: a transactional evolution ended the engine's transaction.
+        """
+
+    @abstractmethod
+    def predecessor(self) -> Predecessor | None:
+        """What 0.0.5 left in this database; None when it never was here."""
+
+    @abstractmethod
+    def namespaces_with(self, ids: Collection[str]) -> list[str]:
+        """Other namespaces whose history has one of ``ids``, sorted."""
+
+    def refuses(self, planned: PlannedEvolution) -> str | None:
+        """Why this transactional evolution cannot be one here; None when it can."""
+        return None
+
+    def close(self) -> None:
+        """Let go of everything that a forked child must not share."""
+

@@ -1,0 +1,554 @@
+"""Lease and history in MongoDB, and in Ming's in-memory one for development."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from typing import Any, TypeVar
+
+from pymongo import MongoClient, ReadPreference, WriteConcern
+from pymongo.errors import (
+    ConnectionFailure,
+    DuplicateKeyError,
+    OperationFailure,
+    PyMongoError,
+    WTimeoutError,
+)
+
+from .. import failure
+from ..errors import LeaseLost, StoreAway, StoreBusy, StoreError
+from ..history import Attempt, History, State
+from ..plan import PlannedEvolution
+from .base import Grant, LeaseRow, Owner, Predecessor, Renewal, Report, Snapshot, Store
+
+log = logging.getLogger(__name__)
+
+_T = TypeVar('_T')
+
+LEASE = 'tgext_evolve_lease'
+HISTORY = 'tgext_evolve_history'
+PREDECESSOR = 'tgext_evolve'
+
+#: Patience with a server that is gone, in milliseconds, unless the URL says otherwise.
+_PATIENCE = {'serverselectiontimeoutms': 5_000, 'connecttimeoutms': 5_000, 'sockettimeoutms': 15_000}
+
+_NO_REPORT: dict[str, Any] = {
+    'evolution_id': None,
+    'since': None,
+    'done': None,
+    'total': None,
+    'message': None,
+}
+
+#: WriteConflict, LockTimeout, LockBusy: the server asks to try again.
+_BUSY_CODES = frozenset({112, 24, 46, 50})
+
+
+class MongoStore(Store):
+    """Lease and history in a MongoDB server.
+
+    Times are whole milliseconds of the server's clock (``$$NOW``): a stored *date* compared with
+    ``$$NOW`` was found to be always equal on one server, which gave a lease to two owners.
+
+    :param connect: makes a client; one is made when it is needed and closed by :meth:`close`, so
+        that no connection is shared with a forked child.
+    :param database: its name.
+    """
+
+    def __init__(self, namespace: str, name: str, connect: Callable[[], Any], database: str):
+        self.namespace = namespace
+        self.name = name
+        self._connect = connect
+        self._database_name = database
+        self._client: Any = None
+        self._client_pid: int | None = None
+        self._connecting = threading.Lock()
+
+    # -- the connection
+
+    def close(self) -> None:
+        client, self._client = self._client, None
+        if client is not None and self._client_pid == os.getpid():
+            client.close()
+
+    @property
+    def _database(self) -> Any:
+        with self._connecting:
+            if self._client is None or self._client_pid != os.getpid():
+                self._client = self._connect()
+                self._client_pid = os.getpid()
+            return self._client[self._database_name]
+
+    def _collection(self, name: str) -> Any:
+        # With the default write concern a killed server was measured to lose acknowledged writes.
+        return self._database.get_collection(
+            name,
+            write_concern=WriteConcern('majority', j=True),
+            read_preference=ReadPreference.PRIMARY,
+        )
+
+    def _run(self, operation: Callable[[], _T], *, tries: int = 5) -> _T:
+        for left in reversed(range(tries)):
+            try:
+                return operation()
+            except PyMongoError as error:
+                trouble = self._translated(error)
+                if not left or not isinstance(trouble, StoreBusy):
+                    raise trouble from error
+                time.sleep(0.02)
+        raise AssertionError('unreachable')
+
+    def _translated(self, error: PyMongoError) -> StoreError:
+        what = failure.brief(error)
+        if _is_away(error):
+            return StoreAway(
+                f'the database cannot be reached: {what}',
+                place=self.name,
+                remedy='It is tried again until it answers.',
+            )
+        if isinstance(error, OperationFailure) and (
+            error.code in _BUSY_CODES or error.has_error_label('TransientTransactionError')
+        ):
+            return StoreBusy(f'the database is busy: {what}', place=self.name, remedy='It is tried again.')
+        return StoreError(
+            f'the database refuses: {what}',
+            place=self.name,
+            remedy=f'The database user of the application must be able to read and write the '
+            f'collections {LEASE} and {HISTORY}.',
+        )
+
+    # -- the server's clock
+
+    def _now(self) -> int:
+        """The database's clock, in milliseconds."""
+        reply = self._run(lambda: self._database.command('hello'))
+        moment = reply.get('localTime')
+        return round(moment.timestamp() * 1000) if moment is not None else _client_now()
+
+    def _set(self, collection: str, where: dict[str, Any], values: dict[str, Any]) -> Any:
+        """Find one document and update it; a value ``_Now(n)`` becomes the clock plus n."""
+        return self._collection(collection).find_one_and_update(
+            where, [{'$set': {key: _expression(value) for key, value in values.items()}}]
+        )
+
+    # -- reading
+
+    def history(self) -> History:
+        return self._run(self._history)
+
+    def _history(self) -> History:
+        documents = self._collection(HISTORY).find({'namespace': self.namespace}, {'error': 0})
+        return History([_attempt(document) for document in documents])
+
+    def snapshot(self) -> Snapshot:
+        history = self.history()
+        now = self._now()
+        return Snapshot(history, self._lease_row(now), now)
+
+    def _lease_row(self, now: int) -> LeaseRow | None:
+        document = self._run(lambda: self._collection(LEASE).find_one({'_id': self.namespace}))
+        if document is None:
+            return None
+        return LeaseRow(
+            token=int(document['token']),
+            owner=document['owner'],
+            host=document['host'],
+            pid=document['pid'],
+            ttl=int(document['ttl']),
+            expires_at=int(document['expires_at']),
+            now=now,
+            report=Report(*(document.get(key) for key in ('evolution_id', 'done', 'total', 'message', 'since'))),
+        )
+
+    # -- the lease
+
+    def prepare(self) -> None:
+        # Collections make themselves; the index is for namespaces that share a database.
+        self._run(lambda: self._collection(HISTORY).create_index([('namespace', 1)]))
+        self._run(lambda: self._collection(HISTORY).create_index([('evolution_id', 1)]))
+
+    def acquire(self, owner: Owner, ttl: float) -> Grant | None:
+        row = self._lease_row(self._now())
+        if row is None:
+            self._run(lambda: self._insert_lease(owner))
+            row = self._lease_row(self._now())
+        if row is None or (row.alive and row.owner != owner.id):
+            return None
+        milliseconds = round(ttl * 1000)
+        # Compare and set with the document as it was seen: it has expired, and nobody renewed it.
+        taken = self._run(
+            lambda: self._set(
+                LEASE,
+                {
+                    '_id': self.namespace,
+                    'token': row.token,
+                    'owner': row.owner,
+                    'expires_at': row.expires_at,
+                },
+                {
+                    'owner': owner.id,
+                    'host': owner.host,
+                    'pid': owner.pid,
+                    'token': row.token + 1,
+                    'ttl': milliseconds,
+                    'expires_at': _Now(milliseconds),
+                    **_NO_REPORT,
+                },
+            )
+        )
+        return None if taken is None else Grant(owner, row.token + 1)
+
+    def _insert_lease(self, owner: Owner) -> None:
+        # The token begins above every one that was ever recorded here.
+        highest = max((attempt.token for attempt in self._history().attempts), default=0)
+        with suppress(DuplicateKeyError):
+            self._collection(LEASE).insert_one(
+                {
+                    '_id': self.namespace,
+                    'owner': owner.id,
+                    'token': highest,
+                    'host': owner.host,
+                    'pid': owner.pid,
+                    'ttl': 0,
+                    'expires_at': 0,
+                    **_NO_REPORT,
+                }
+            )
+
+    def _mine(self, grant: Grant) -> dict[str, Any]:
+        return {'_id': self.namespace, 'owner': grant.owner.id, 'token': grant.token}
+
+    def renew(self, grant: Grant, ttl: float, report: Report) -> Renewal:
+        milliseconds = round(ttl * 1000)
+        renewed = self._run(
+            lambda: self._set(
+                LEASE,
+                self._mine(grant),
+                {
+                    'ttl': milliseconds,
+                    'expires_at': _Now(milliseconds),
+                    'evolution_id': report.evolution_id,
+                    'since': report.since,
+                    'done': report.done,
+                    'total': report.total,
+                    'message': report.message,
+                },
+            )
+        )
+        return Renewal.LOST if renewed is None else Renewal.KEPT
+
+    def release(self, grant: Grant) -> None:
+        self._run(lambda: self._set(LEASE, self._mine(grant), {'expires_at': 0, **_NO_REPORT}))
+
+    # -- the history
+
+    def interrupt_older(self, grant: Grant) -> list[Attempt]:
+        older = {
+            'namespace': self.namespace,
+            'state': State.RUNNING.value,
+            'token': {'$lt': grant.token},
+        }
+
+        def mark() -> list[Attempt]:
+            collection = self._collection(HISTORY)
+            found = [_attempt(document) for document in collection.find(older, {'error': 0})]
+            collection.update_many(
+                older,
+                {
+                    '$set': {
+                        'state': State.INTERRUPTED.value,
+                        'error': f'interrupted: its process died or lost the lease; '
+                        f'{grant.owner} took over',
+                    }
+                },
+            )
+            return found
+
+        return self._run(mark)
+
+    def begin(
+        self, grant: Grant, planned: PlannedEvolution, number: int, fingerprint: str
+    ) -> Attempt:
+        document = {
+            **self._document(grant, planned.id, number, State.RUNNING),
+            'serving': planned.serving.value,
+            'fingerprint': fingerprint,
+            'started': self._now(),
+        }
+
+        def insert() -> None:
+            # The answer of an insert may have been lost, and the driver or we tried again.
+            with suppress(DuplicateKeyError):
+                self._collection(HISTORY).insert_one(document)
+
+        self._run(insert)
+        return _attempt(document)
+
+    def _document(self, grant: Grant, id: str, number: int, state: State) -> dict[str, Any]:
+        return {
+            # Deterministic, so that nothing is recorded twice; the token keeps holders apart.
+            '_id': f'{self.namespace}\n{id}\n{grant.token}\n{number}',
+            'namespace': self.namespace,
+            'evolution_id': id,
+            'attempt': number,
+            'token': grant.token,
+            'owner': grant.owner.id,
+            'state': state.value,
+            'serving': 'nothing',
+            'fingerprint': None,
+            'host': grant.owner.host,
+            'pid': grant.owner.pid,
+            'started': None,
+            'finished': None,
+            'error': None,
+        }
+
+    def finish(self, attempt: Attempt, state: State, error: str | None = None) -> bool:
+        own_row = {
+            'namespace': self.namespace,
+            'evolution_id': attempt.evolution_id,
+            'attempt': attempt.attempt,
+            'token': attempt.token,
+            'owner': attempt.owner,
+        }
+        values = {
+            'state': state.value,
+            'finished': _Now(0),
+            'error': None if error is None else _Literal(error),
+        }
+        recorded = self._run(
+            lambda: self._set(HISTORY, {**own_row, 'state': State.RUNNING.value}, values)
+        )
+        if recorded is not None:
+            return True
+        # Recorded already: the answer of an earlier try was lost.
+        document = self._run(lambda: self._collection(HISTORY).find_one(own_row, {'state': 1}))
+        return document is not None and document['state'] == state.value
+
+    def settle(self, grant: Grant, ids: Collection[str], state: State) -> None:
+        known = self.history().settled
+        now = self._now()
+        for id in ids:
+            if id not in known:
+                document = {
+                    **self._document(grant, id, 0, state),
+                    'started': now,
+                    'finished': now,
+                }
+                self._run(lambda document=document: self._insert_once(document))
+
+    def _insert_once(self, document: dict[str, Any]) -> None:
+        with suppress(DuplicateKeyError):
+            self._collection(HISTORY).insert_one(document)
+
+    def unsettle(self, grant: Grant, ids: Collection[str]) -> None:
+        self._run(
+            lambda: self._collection(HISTORY).delete_many(
+                {
+                    'namespace': self.namespace,
+                    'evolution_id': {'$in': list(ids)},
+                    'state': {'$in': [State.STAMPED.value, State.IMPORTED.value]},
+                }
+            )
+        )
+
+    def forgive(self, ids: Collection[str]) -> int:
+        unlucky = [s.value for s in (State.FAILED, State.CANCELLED, State.INTERRUPTED)]
+        result = self._run(
+            lambda: self._collection(HISTORY).update_many(
+                {
+                    'namespace': self.namespace,
+                    'evolution_id': {'$in': list(ids)},
+                    'state': {'$in': unlucky},
+                    'fingerprint': {'$ne': None},
+                },
+                {'$set': {'fingerprint': None}},
+            )
+        )
+        return int(result.matched_count)
+
+    # -- what was here before
+
+    def predecessor(self) -> Predecessor | None:
+        documents = {
+            document.get('type'): document
+            for document in self._run(lambda: list(self._collection(PREDECESSOR).find({})))
+        }
+        if not documents:
+            return None
+        locked_by = documents.get('lock', {}).get('process')
+        return Predecessor(
+            version=documents.get('version', {}).get('current'),
+            locked_by=None if locked_by is None else str(locked_by),
+        )
+
+    def namespaces_with(self, ids: Collection[str]) -> list[str]:
+        wanted = set(ids)
+
+        def read() -> list[str]:
+            documents = self._collection(HISTORY).find(
+                {'namespace': {'$ne': self.namespace}}, {'namespace': 1, 'evolution_id': 1}
+            )
+            return sorted({d['namespace'] for d in documents if d['evolution_id'] in wanted})
+
+        return self._run(read)
+
+    # -- the work
+
+    def work(self, attempt: Attempt, planned: PlannedEvolution) -> AbstractContextManager[None]:
+        return self._work(attempt)
+
+    @contextmanager
+    def _work(self, attempt: Attempt) -> Iterator[None]:
+        """At least once: what the sessions hold is flushed, then the attempt is recorded."""
+        sessions = _odm_sessions()
+        sessions.close_all()
+        try:
+            yield
+            sessions.flush_all()
+        except PyMongoError as error:
+            if not _is_away(error):
+                raise
+            raise StoreAway(
+                f'the connection was lost during {attempt.evolution_id!r}',
+                place=self.name,
+                remedy='What became of it is read from the history when the database is back.',
+            ) from error
+        finally:
+            sessions.close_all()
+        if not self.record(attempt, State.DONE):
+            raise LeaseLost('a later holder has marked this attempt')
+
+    def refuses(self, planned: PlannedEvolution) -> str | None:
+        return 'MongoDB is used without transactions'
+
+
+class MimStore(MongoStore):
+    """Ming's in-memory MongoDB: for development and tests, in one process, by the client's clock.
+
+    mim knows no update pipelines and is not thread-safe: one lock around everything of ours.
+    """
+
+    _lock = threading.RLock()
+
+    def close(self) -> None:
+        """Closing would forget the data."""
+
+    @property
+    def _database(self) -> Any:
+        return self._connect()
+
+    def _collection(self, name: str) -> Any:
+        return self._database[name]
+
+    def _now(self) -> int:
+        return _client_now()
+
+    def _run(self, operation: Callable[[], _T], *, tries: int = 5) -> _T:
+        with self._lock:
+            return super()._run(operation, tries=tries)
+
+    def _set(self, collection: str, where: dict[str, Any], values: dict[str, Any]) -> Any:
+        plain = {
+            key: _client_now() + value.plus
+            if isinstance(value, _Now)
+            else value.value
+            if isinstance(value, _Literal)
+            else value
+            for key, value in values.items()
+        }
+        return self._collection(collection).find_one_and_update(where, {'$set': plain})
+
+    def acquire(self, owner: Owner, ttl: float) -> Grant | None:
+        with self._lock:
+            return super().acquire(owner, ttl)
+
+
+class _Now:
+    """The database's clock plus some milliseconds, in a value to be set."""
+
+    def __init__(self, plus: int):
+        self.plus = plus
+
+
+class _Literal:
+    """Text that must not be taken for an expression (it may begin with a dollar sign)."""
+
+    def __init__(self, value: str):
+        self.value = value
+
+
+def _expression(value: Any) -> Any:
+    if isinstance(value, _Now):
+        return {'$add': [{'$toLong': '$$NOW'}, value.plus]}
+    if isinstance(value, _Literal):
+        return {'$literal': value.value}
+    return {'$literal': value} if isinstance(value, str) else value
+
+
+def _client_now() -> int:
+    return round(time.time() * 1000)
+
+
+def _is_away(error: PyMongoError) -> bool:
+    # A write concern that timed out is about the fate of a write too: it is read anew.
+    return isinstance(error, ConnectionFailure | WTimeoutError) or (
+        isinstance(error, OperationFailure) and error.code in (91, 189, 10107, 13435, 11600, 11602)
+    )
+
+
+def _attempt(document: dict[str, Any]) -> Attempt:
+    try:
+        return Attempt(
+            evolution_id=document['evolution_id'],
+            attempt=int(document['attempt']),
+            token=int(document['token']),
+            owner=document['owner'],
+            state=State(document['state']),
+            serving=document['serving'],
+            fingerprint=document['fingerprint'],
+            host=document['host'],
+            pid=document['pid'],
+            started=_integer(document['started']),
+            finished=_integer(document['finished']),
+        )
+    except (KeyError, ValueError, TypeError) as error:
+        raise StoreError(
+            f'the record {document.get("_id")!r} cannot be read: {failure.brief(error)}',
+            place=f'the collection {HISTORY}',
+            remedy='Somebody edited it. Mend or delete that document.',
+        ) from None
+
+
+def _integer(value: Any) -> int | None:
+    return None if value is None else int(value)
+
+
+def _odm_sessions() -> Any:
+    """Ming's thread-local sessions, or nothing where Ming is not used."""
+    try:
+        from ming.odm import ThreadLocalODMSession
+    except ImportError:
+        return _NoSessions
+    return ThreadLocalODMSession
+
+
+class _NoSessions:
+    @staticmethod
+    def flush_all() -> None: ...
+
+    @staticmethod
+    def close_all() -> None: ...
+
+
+def client_of_url(url: str, **options: Any) -> Callable[[], Any]:
+    """Makes clients that do not wait for a lost server for half a minute."""
+    lower = url.lower()
+    patience = {key: value for key, value in _PATIENCE.items() if key not in lower}
+    given = {key.lower() for key in options}
+    patience = {key: value for key, value in patience.items() if key not in given}
+    return lambda: MongoClient(url, **{**patience, **options})

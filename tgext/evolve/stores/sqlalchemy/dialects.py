@@ -1,0 +1,258 @@
+"""All that differs from one SQL database to the next, in one place."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection
+from enum import Enum
+from typing import Any
+
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError, InterfaceError, SQLAlchemyError, TimeoutError
+
+from ... import failure
+from ...errors import StoreAway, StoreBusy, StoreError
+
+log = logging.getLogger(__name__)
+
+#: How long taking over waits for a lock before it says who holds it and tries again, in seconds.
+LOCK_PATIENCE = 2
+
+#: Under which key of a connection's ``info`` the owner is kept whose mark it carries.
+MARK = 'tgext.evolve.mark'
+
+
+class Trouble(Enum):
+    """What kind of error the database answered with."""
+
+    AWAY = 'away'
+    BUSY = 'busy'
+    MISSING_TABLE = 'missing table'
+    EXISTS = 'exists'
+    OTHER = 'other'
+
+
+class Dialect:
+    """What all of them have in common; one subclass per database."""
+
+    #: Driver arguments that keep a lost server from blocking us for minutes, by driver.
+    connect_args: dict[str, dict[str, Any]] = {}
+    #: Only one transaction of the whole database may write at a time.
+    one_writer = False
+    #: DDL in a transaction is rolled back with it.
+    ddl_commits = False
+
+    def trouble(self, error: BaseException) -> Trouble:
+        """What ``error`` means, by the codes that this database uses."""
+        if isinstance(error, TimeoutError):
+            return Trouble.BUSY
+        if not isinstance(error, DBAPIError):
+            return Trouble.OTHER
+        if error.connection_invalidated or isinstance(error, InterfaceError):
+            return Trouble.AWAY
+        return self.trouble_of(error.orig, str(error.orig))
+
+    def trouble_of(self, orig: Any, text: str) -> Trouble:
+        raise NotImplementedError
+
+    def translate(self, error: SQLAlchemyError, place: str) -> StoreError:
+        """The same trouble as an error of ours, that says what to do."""
+        what = failure.brief(error.orig if isinstance(error, DBAPIError) and error.orig else error)
+        trouble = self.trouble(error)
+        if trouble is Trouble.AWAY:
+            return StoreAway(
+                f'the database cannot be reached: {what}',
+                place=place,
+                remedy='It is tried again until it answers.',
+            )
+        if trouble is Trouble.BUSY:
+            return StoreBusy(
+                f'the database is busy: {what}', place=place, remedy='It is tried again.'
+            )
+        if trouble is Trouble.MISSING_TABLE:
+            return StoreError(
+                f'a table of tgext.evolve is missing: {what}',
+                place=place,
+                remedy='It is made again when this database user may create tables.',
+            )
+        return StoreError(
+            f'the database refuses: {what}',
+            place=place,
+            remedy='The database user of the application must be able to create, read and write the '
+            'tables tgext_evolve_lease, tgext_evolve_history and tgext_evolve_checkpoint.',
+        )
+
+    def begin(self, connection: Connection) -> None:
+        """First statement of a transactional evolution."""
+
+    def mark(self, connection: Connection, owner: str) -> None:
+        """Mark this session's transaction as ``owner``'s, so that a successor can end just that."""
+
+    def unmark(self, dbapi_connection: Any, owner: str) -> None:
+        """Take the mark off a connection that goes back to its pool."""
+
+    def end_sessions(self, connection: Connection, owners: Collection[str]) -> None:
+        """End the sessions that are marked as one of ``owners``'s, which are dead or deposed."""
+
+    def set_lock_patience(self, connection: Connection) -> None:
+        """From here to the end of this transaction, do not wait for a lock for long."""
+
+    def blockers(self, connection: Connection) -> str:
+        """Who keeps us waiting, for people; empty when it cannot be told."""
+        return ''
+
+
+class SQLite(Dialect):
+    one_writer = True
+    connect_args = {'pysqlite': {'timeout': 2.0}}
+
+    def trouble_of(self, orig: Any, text: str) -> Trouble:
+        code = getattr(orig, 'sqlite_errorcode', None)  # Python 3.11 and later
+        if code is not None and code & 0xFF in (5, 6):
+            return Trouble.BUSY
+        if 'database is locked' in text or 'table is locked' in text:
+            return Trouble.BUSY
+        if 'no such table' in text:
+            return Trouble.MISSING_TABLE
+        if 'already exists' in text:
+            return Trouble.EXISTS
+        return Trouble.OTHER
+
+    def begin(self, connection: Connection) -> None:
+        # The driver's own BEGIN is deferred, comes too late for DDL, and cannot be upgraded once
+        # somebody else has written. An application that emits BEGIN by itself is left alone: the
+        # runner's first write takes the lock then.
+        if not connection.connection.dbapi_connection.in_transaction:  # type: ignore[union-attr]
+            connection.exec_driver_sql('BEGIN IMMEDIATE')
+
+
+class PostgreSQL(Dialect):
+    _args = {'connect_timeout': 5, 'tcp_user_timeout': 10_000}
+    connect_args = {'psycopg': _args, 'psycopg2': _args}
+
+    def trouble_of(self, orig: Any, text: str) -> Trouble:
+        state = getattr(orig, 'sqlstate', None) or getattr(orig, 'pgcode', None)
+        if state is None:
+            # libpq's own errors, all of them about the connection, have no SQLSTATE.
+            return Trouble.AWAY if type(orig).__name__ == 'OperationalError' else Trouble.OTHER
+        if state.startswith('08') or state in ('57P01', '57P02', '57P03', '53300', '25P03'):
+            return Trouble.AWAY
+        if state in ('40001', '40P01', '55P03', '57014'):
+            return Trouble.BUSY
+        if state in ('42P01', '3F000'):
+            return Trouble.MISSING_TABLE
+        if state in ('42P07', '42710', '23505'):
+            return Trouble.EXISTS
+        return Trouble.OTHER
+
+    def mark(self, connection: Connection, owner: str) -> None:
+        connection.exec_driver_sql(f"SET LOCAL application_name = 'tgext.evolve {owner}'")
+
+    def end_sessions(self, connection: Connection, owners: Collection[str]) -> None:
+        for owner in owners:
+            ended = connection.execute(
+                text(
+                    'SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity'
+                    ' WHERE application_name = :name AND pid <> pg_backend_pid()'
+                    ' AND xact_start IS NOT NULL'
+                ),
+                {'name': f'tgext.evolve {owner}'},
+            ).all()
+            for pid, _ in ended:
+                log.warning('ended the database session %s of the holder that was deposed', pid)
+
+    def set_lock_patience(self, connection: Connection) -> None:
+        connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{LOCK_PATIENCE}s'")
+
+    def blockers(self, connection: Connection) -> str:
+        rows = connection.execute(
+            text(
+                "SELECT a.pid, a.usename, coalesce(a.application_name, '')"
+                ' FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid'
+                " WHERE l.relation = to_regclass('tgext_evolve_history')"
+                " AND l.mode = 'RowExclusiveLock' AND a.pid <> pg_backend_pid()"
+            )
+        ).all()
+        return ', '.join(f'session {pid} of {user} ({name})' for pid, user, name in rows)
+
+
+class MySQL(Dialect):
+    ddl_commits = True
+    connect_args = {
+        'pymysql': {'connect_timeout': 5, 'read_timeout': 15, 'write_timeout': 15},
+        'mysqldb': {'connect_timeout': 5, 'read_timeout': 15, 'write_timeout': 15},
+    }
+
+    def trouble_of(self, orig: Any, text: str) -> Trouble:
+        args = getattr(orig, 'args', ())
+        code = args[0] if args and isinstance(args[0], int) else None
+        if code in (1040, 1053, 1927, 2002, 2003, 2006, 2013, 2014, 2055, 4031):
+            return Trouble.AWAY
+        if code in (1020, 1205, 1213):
+            return Trouble.BUSY
+        if code == 1146:
+            return Trouble.MISSING_TABLE
+        if code in (1050, 1061):
+            return Trouble.EXISTS
+        return Trouble.OTHER
+
+    @staticmethod
+    def _lock(owner: str) -> str:
+        return f'tgext.evolve.{owner}'
+
+    def mark(self, connection: Connection, owner: str) -> None:
+        # Several GET_LOCKs of one session count up: once per connection is enough.
+        if connection.info.get(MARK) != owner:
+            connection.exec_driver_sql('SELECT GET_LOCK(%s, 0)', (self._lock(owner),))
+            connection.info[MARK] = owner
+
+    def unmark(self, dbapi_connection: Any, owner: str) -> None:
+        cursor = dbapi_connection.cursor()
+        try:
+            cursor.execute('SELECT RELEASE_LOCK(%s)', (self._lock(owner),))
+            cursor.fetchall()
+        finally:
+            cursor.close()
+
+    def end_sessions(self, connection: Connection, owners: Collection[str]) -> None:
+        for owner in owners:
+            session = connection.execute(
+                text('SELECT IS_USED_LOCK(:name)'), {'name': self._lock(owner)}
+            ).scalar()
+            if session is not None:
+                connection.exec_driver_sql(f'KILL {int(session)}')
+                log.warning('ended the database session %s of the holder that was deposed', session)
+
+    def set_lock_patience(self, connection: Connection) -> None:
+        # For the session; the connection is closed right after.
+        connection.exec_driver_sql(f'SET SESSION innodb_lock_wait_timeout = {LOCK_PATIENCE}')
+
+    def blockers(self, connection: Connection) -> str:
+        rows = connection.execute(
+            text(
+                'SELECT t.trx_mysql_thread_id, p.USER, p.HOST FROM information_schema.INNODB_TRX t'
+                ' LEFT JOIN information_schema.PROCESSLIST p ON p.ID = t.trx_mysql_thread_id'
+                ' WHERE t.trx_mysql_thread_id <> CONNECTION_ID()'
+            )
+        ).all()
+        return ', '.join(f'session {id} of {user}@{host}' for id, user, host in rows)
+
+
+_DIALECTS: dict[str, type[Dialect]] = {
+    'sqlite': SQLite,
+    'postgresql': PostgreSQL,
+    'mysql': MySQL,
+    'mariadb': MySQL,
+}
+
+
+def dialect_for(backend: str, place: str) -> Dialect:
+    """:raises StoreError: for a database that was never tried."""
+    try:
+        return _DIALECTS[backend]()
+    except KeyError:
+        raise StoreError(
+            f'tgext.evolve cannot keep its lease and history in {backend}',
+            place=place,
+            remedy='Name a SQLite, PostgreSQL, MariaDB or MySQL database in tgext.evolve.store.',
+        ) from None

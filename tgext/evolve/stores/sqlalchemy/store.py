@@ -1,0 +1,615 @@
+"""Lease and history in a SQL database."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Callable, Collection, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, Engine, delete, func, insert, inspect, literal, select, update
+from sqlalchemy.dialects.mysql import insert as mysql_insert
+from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.schema import CreateIndex, CreateTable
+
+from ...errors import StoreBusy, StoreError
+from ...history import SETTLED, Attempt, History, State
+from ...plan import PlannedEvolution
+from ..base import Grant, LeaseRow, Owner, Predecessor, Renewal, Report, Snapshot, Store
+from .dialects import Trouble, dialect_for
+from .engines import same_database
+from .tables import database_now, history, lease, metadata, predecessor
+from .work import SessionWork, watch
+
+log = logging.getLogger(__name__)
+
+_T = TypeVar('_T')
+
+_LOOK = [
+    history.c.evolution_id,
+    history.c.attempt,
+    history.c.token,
+    history.c.owner,
+    history.c.state,
+    history.c.serving,
+    history.c.fingerprint,
+    history.c.host,
+    history.c.pid,
+    history.c.started,
+    history.c.finished,
+]
+
+#: How often a statement is tried again when it lost against another one (deadlock, SQLITE_BUSY).
+_TRIES = 5
+
+#: How many ids one statement names.
+_CHUNK = 500
+
+
+class SQLAlchemyStore(Store):
+    """Lease and history beside the application's own tables.
+
+    :param namespace: what they are kept under.
+    :param engine: the store's own engine, see :func:`.engines.own_engine`; or the application's
+        one for SQLite in memory.
+    :param session: the application's scoped session, which evolutions work with; None when it has
+        none in this process.
+    :param session_engine: the engine behind that session.
+    :param threads: False when another thread would see another database.
+    """
+
+    def __init__(
+        self,
+        namespace: str,
+        engine: Engine,
+        session: Any = None,
+        session_engine: Engine | None = None,
+        *,
+        threads: bool = True,
+    ):
+        self.namespace = namespace
+        self.name = engine.url.render_as_string(hide_password=True)
+        self.threads = threads
+        self._engine = engine
+        self._session = session
+        self._session_engine = session_engine
+        self._dialect = dialect_for(engine.dialect.name, self.name)
+        if session is not None and session_engine is not None:
+            watch(session, session_engine, self._dialect)
+
+    # -- reading
+
+    def history(self) -> History:
+        try:
+            return self._run(self._history)
+        except StoreError as error:
+            if self._is_missing_table(error):
+                return History()
+            raise
+
+    def snapshot(self) -> Snapshot:
+        def look(connection: Connection) -> Snapshot:
+            now, row = self._lease_row(connection)
+            return Snapshot(self._history(connection), row, now)
+
+        def look_closely(connection: Connection) -> Snapshot:
+            """Some of the tables are not there yet."""
+            if self._has(connection, lease):
+                now, row = self._lease_row(connection)
+            else:
+                now, row = connection.execute(select(database_now())).scalar_one(), None
+            return Snapshot(
+                self._history(connection) if self._has(connection, history) else History(), row, now
+            )
+
+        try:
+            return self._run(look)
+        except StoreError as error:
+            if self._is_missing_table(error):
+                return self._run(look_closely)
+            raise
+
+    def _is_missing_table(self, error: StoreError) -> bool:
+        cause = error.__cause__
+        return cause is not None and self._dialect.trouble(cause) is Trouble.MISSING_TABLE
+
+    def _history(self, connection: Connection) -> History:
+        rows = connection.execute(select(*_LOOK).where(history.c.namespace == self.namespace))
+        return History(_attempt(*row) for row in rows)
+
+    def _lease_row(self, connection: Connection) -> tuple[int, LeaseRow | None]:
+        """The database's clock, and the lease if it was ever taken: always one row."""
+        one = select(literal(1).label('one')).subquery('one')
+        statement = select(
+            database_now().label('now'),
+            lease.c.token,
+            lease.c.owner,
+            lease.c.host,
+            lease.c.pid,
+            lease.c.ttl,
+            lease.c.expires_at,
+            lease.c.evolution_id,
+            lease.c.done,
+            lease.c.total,
+            lease.c.message,
+            lease.c.since,
+        ).select_from(one.outerjoin(lease, lease.c.namespace == self.namespace))
+        row = connection.execute(statement).one()
+        if row.token is None:
+            return row.now, None
+        return row.now, LeaseRow(
+            token=row.token,
+            owner=row.owner,
+            host=row.host,
+            pid=row.pid,
+            ttl=row.ttl,
+            expires_at=row.expires_at,
+            now=row.now,
+            report=Report(row.evolution_id, row.done, row.total, row.message, row.since),
+        )
+
+    # -- the lease
+
+    def prepare(self) -> None:
+        def make(connection: Connection) -> None:
+            for table in metadata.sorted_tables:
+                if not self._has(connection, table):
+                    self._make(connection, CreateTable(table))
+                    for index in table.indexes:
+                        self._make(connection, CreateIndex(index))
+
+        self._run(make)
+
+    def _has(self, connection: Connection, table: Any) -> bool:
+        return inspect(connection).has_table(table.name)
+
+    def _make(self, connection: Connection, statement: Any) -> None:
+        try:
+            connection.execute(statement)
+        except SQLAlchemyError as error:
+            # Another process was quicker; PostgreSQL says so in three ways.
+            if self._dialect.trouble(error) is not Trouble.EXISTS:
+                raise
+
+    def acquire(self, owner: Owner, ttl: float) -> Grant | None:
+        def take(connection: Connection) -> Grant | None:
+            _, row = self._lease_row(connection)
+            if row is None:
+                self._insert_lease(connection, owner)
+                _, row = self._lease_row(connection)
+            if row is None or (row.alive and row.owner != owner.id):
+                return None
+            # Compare and set with the row as it was seen: a statement that waited for a renewal
+            # must not judge the renewed row by the clock of when it began to wait.
+            milliseconds = round(ttl * 1000)
+            result = connection.execute(
+                update(lease)
+                .where(
+                    lease.c.namespace == self.namespace,
+                    lease.c.token == row.token,
+                    lease.c.owner == row.owner,
+                    lease.c.expires_at == row.expires_at,
+                )
+                .values(
+                    owner=owner.id,
+                    host=owner.host,
+                    pid=owner.pid,
+                    token=lease.c.token + 1,
+                    ttl=milliseconds,
+                    expires_at=database_now() + milliseconds,
+                    **_NO_REPORT,
+                )
+            )
+            return Grant(owner, row.token + 1) if result.rowcount == 1 else None
+
+        return self._run(take)
+
+    def _insert_lease(self, connection: Connection, owner: Owner) -> None:
+        # The token begins above every one that was ever recorded here, also when somebody dropped
+        # the lease's table or row.
+        highest = select(func.coalesce(func.max(history.c.token), 0)).where(
+            history.c.namespace == self.namespace
+        )
+        values = {
+            'namespace': self.namespace,
+            'owner': owner.id,
+            'token': connection.execute(highest).scalar_one(),
+            'host': owner.host,
+            'pid': owner.pid,
+            'ttl': 0,
+            'expires_at': 0,
+        }
+        self._insert_if_missing(connection, values)
+
+    def _insert_if_missing(self, connection: Connection, values: dict[str, Any]) -> None:
+        name = self._engine.dialect.name
+        if name == 'postgresql':
+            connection.execute(postgresql_insert(lease).values(values).on_conflict_do_nothing())
+        elif name == 'sqlite':
+            connection.execute(sqlite_insert(lease).values(values).on_conflict_do_nothing())
+        else:
+            statement = mysql_insert(lease).values(values)
+            connection.execute(statement.on_duplicate_key_update(namespace=lease.c.namespace))
+
+    def renew(self, grant: Grant, ttl: float, report: Report) -> Renewal:
+        milliseconds = round(ttl * 1000)
+
+        def push(connection: Connection) -> Renewal:
+            result = connection.execute(
+                update(lease)
+                .where(*self._mine(grant))
+                .values(
+                    ttl=milliseconds,
+                    expires_at=database_now() + milliseconds,
+                    evolution_id=report.evolution_id,
+                    since=report.since,
+                    done=report.done,
+                    total=report.total,
+                    message=report.message[:255] if report.message else None,
+                )
+            )
+            return Renewal.KEPT if result.rowcount == 1 else Renewal.LOST
+
+        try:
+            return self._run(push)
+        except StoreBusy:
+            if self._dialect.one_writer:
+                return Renewal.BUSY
+            raise
+
+    def release(self, grant: Grant) -> None:
+        def give_back(connection: Connection) -> None:
+            connection.execute(
+                update(lease).where(*self._mine(grant)).values(expires_at=0, **_NO_REPORT)
+            )
+
+        self._run(give_back)
+
+    def _mine(self, grant: Grant) -> list[Any]:
+        return [
+            lease.c.namespace == self.namespace,
+            lease.c.owner == grant.owner.id,
+            lease.c.token == grant.token,
+        ]
+
+    # -- the history
+
+    def interrupt_older(self, grant: Grant) -> list[Attempt]:
+        older = [
+            history.c.namespace == self.namespace,
+            history.c.state == State.RUNNING.value,
+            history.c.token < grant.token,
+        ]
+
+        def find(connection: Connection) -> list[Attempt]:
+            rows = connection.execute(select(*_LOOK).where(*older)).all()
+            if rows:
+                self._dialect.end_sessions(connection, {row.owner for row in rows})
+            return [_attempt(*row) for row in rows]
+
+        def mark(connection: Connection) -> None:
+            with _transaction(connection):
+                self._dialect.set_lock_patience(connection)
+                connection.execute(
+                    update(history)
+                    .where(*older)
+                    .values(
+                        state=State.INTERRUPTED.value,
+                        error=f'interrupted: its process died or lost the lease; '
+                        f'{grant.owner} took over',
+                    )
+                )
+
+        found = self._run(find)
+        if not found:
+            return []
+        try:
+            self._run(mark, tries=1, transaction=True)
+        except StoreBusy as busy:
+            raise StoreBusy(
+                f'{busy.thing}; a transaction that is still open keeps the record of '
+                f'{found[0].evolution_id!r} locked (its holder was {found[0].host}:{found[0].pid})',
+                place=self.name,
+                remedy=f'It is tried again. {self._blockers()}',
+            ) from busy
+        return found
+
+    def _blockers(self) -> str:
+        try:
+            who = self._run(self._dialect.blockers)
+        except Exception:  # the right to look at other sessions may be missing
+            return ''
+        return f'Open transactions: {who}.' if who else ''
+
+    def begin(
+        self, grant: Grant, planned: PlannedEvolution, number: int, fingerprint: str
+    ) -> Attempt:
+        def start(connection: Connection) -> Attempt:
+            connection.execute(
+                insert(history).values(
+                    **self._row(grant, planned.id, number, State.RUNNING),
+                    serving=planned.serving.value,
+                    fingerprint=fingerprint,
+                    started=database_now(),
+                )
+            )
+            row = connection.execute(
+                select(*_LOOK).where(
+                    history.c.namespace == self.namespace,
+                    history.c.evolution_id == planned.id,
+                    history.c.token == grant.token,
+                    history.c.attempt == number,
+                )
+            ).one()
+            return _attempt(*row)
+
+        return self._run(start)
+
+    def _row(self, grant: Grant, id: str, number: int, state: State) -> dict[str, Any]:
+        return {
+            'namespace': self.namespace,
+            'evolution_id': id,
+            'token': grant.token,
+            'attempt': number,
+            'owner': grant.owner.id,
+            'state': state.value,
+            'host': grant.owner.host,
+            'pid': grant.owner.pid,
+        }
+
+    def _outcome(self, attempt: Attempt, state: State, error: str | None) -> Any:
+        """The fence: one conditional write on the attempt's own row."""
+        return (
+            update(history)
+            .where(
+                history.c.namespace == self.namespace,
+                history.c.evolution_id == attempt.evolution_id,
+                history.c.attempt == attempt.attempt,
+                history.c.token == attempt.token,
+                history.c.owner == attempt.owner,
+                history.c.state == State.RUNNING.value,
+            )
+            .values(state=state.value, finished=database_now(), error=error)
+        )
+
+    def finish(self, attempt: Attempt, state: State, error: str | None = None) -> bool:
+        def record(connection: Connection) -> bool:
+            return connection.execute(self._outcome(attempt, state, error)).rowcount == 1
+
+        return self._run(record)
+
+    def settle(self, grant: Grant, ids: Collection[str], state: State) -> None:
+        def record(connection: Connection) -> None:
+            settled = connection.execute(
+                select(history.c.evolution_id).where(
+                    history.c.namespace == self.namespace,
+                    history.c.state.in_([each.value for each in SETTLED]),
+                )
+            ).scalars()
+            known = set(settled)
+            rows = [
+                {
+                    **self._row(grant, id, 0, state),
+                    'serving': 'nothing',
+                    'started': None,
+                    'finished': None,
+                }
+                for id in ids
+                if id not in known
+            ]
+            if not rows:
+                return
+            now = connection.execute(select(database_now())).scalar_one()
+            with _transaction(connection):
+                connection.execute(
+                    insert(history), [{**row, 'started': now, 'finished': now} for row in rows]
+                )
+
+        self._run(record, transaction=True)
+
+    def unsettle(self, grant: Grant, ids: Collection[str]) -> None:
+        def take_back(connection: Connection) -> None:
+            connection.execute(
+                delete(history).where(
+                    history.c.namespace == self.namespace,
+                    history.c.evolution_id.in_(list(ids)),
+                    history.c.state.in_([State.STAMPED.value, State.IMPORTED.value]),
+                )
+            )
+
+        self._run(take_back)
+
+    def forgive(self, ids: Collection[str]) -> int:
+        def forget(connection: Connection) -> int:
+            return connection.execute(
+                update(history)
+                .where(
+                    history.c.namespace == self.namespace,
+                    history.c.evolution_id.in_(list(ids)),
+                    history.c.state.in_(
+                        [s.value for s in (State.FAILED, State.CANCELLED, State.INTERRUPTED)]
+                    ),
+                    history.c.fingerprint.is_not(None),
+                )
+                .values(fingerprint=None)
+            ).rowcount
+
+        return self._run(forget)
+
+    # -- what was here before
+
+    def predecessor(self) -> Predecessor | None:
+        def read(connection: Connection) -> Predecessor | None:
+            if not self._has(connection, predecessor):
+                return None
+            rows = dict(
+                connection.execute(select(predecessor.c.type, predecessor.c.value)).tuples().all()
+            )
+            return Predecessor(version=rows.get('version'), locked_by=rows.get('lock'))
+
+        return self._run(read)
+
+    def namespaces_with(self, ids: Collection[str]) -> list[str]:
+        def read(connection: Connection) -> list[str]:
+            found: set[str] = set()
+            wanted = list(ids)
+            for start in range(0, len(wanted), _CHUNK):
+                found.update(
+                    connection.execute(
+                        select(history.c.namespace)
+                        .distinct()
+                        .where(
+                            history.c.evolution_id.in_(wanted[start : start + _CHUNK]),
+                            history.c.namespace != self.namespace,
+                        )
+                    ).scalars()
+                )
+            return sorted(found)
+
+        try:
+            return self._run(read)
+        except StoreError as error:
+            if self._is_missing_table(error):
+                return []
+            raise
+
+    # -- the work
+
+    def work(
+        self, attempt: Attempt, planned: PlannedEvolution
+    ) -> AbstractContextManager[None]:
+        work = SessionWork(self._session, self._dialect, self.name, planned.id, attempt.owner)
+        if planned.transactional:
+            done = self._outcome(attempt, State.DONE, None)
+            return work.transactional(
+                attempt, planned, lambda connection: connection.execute(done).rowcount == 1
+            )
+        return work.plain(lambda: self.record(attempt, State.DONE))
+
+    def refuses(self, planned: PlannedEvolution) -> str | None:
+        if self._session is None or self._session_engine is None:
+            return 'the application has no SQLAlchemy session'
+        if not same_database(self._engine.url, self._session_engine.url):
+            return (
+                f'tgext.evolve.store is {self.name}, which is not the database of the '
+                f"application's session"
+            )
+        settings = getattr(getattr(self._session, 'session_factory', None), 'kw', {})
+        if settings.get('twophase'):
+            return (
+                'its session is two-phase: a kill between prepare and commit leaves a prepared '
+                'transaction that keeps its locks'
+            )
+        level = self._session_engine.get_execution_options().get('isolation_level') or getattr(
+            self._session_engine.dialect, '_on_connect_isolation_level', None
+        )
+        if str(level).upper() == 'AUTOCOMMIT':
+            return 'its engine is in AUTOCOMMIT mode, where there are no transactions'
+        return None
+
+    def close(self) -> None:
+        # There is no pool, so there is nothing that a fork could share.
+        return None
+
+    # -- connections
+
+    @contextmanager
+    def _connect(self, *, transaction: bool = False) -> Iterator[Connection]:
+        engine = self._engine
+        if transaction and self.threads and engine.dialect.name != 'sqlite':
+            engine = engine.execution_options(isolation_level='READ COMMITTED')
+        with engine.connect() as connection:
+            yield connection
+            if not self.threads or transaction:
+                connection.commit()
+
+    def _run(
+        self,
+        operation: Callable[[Connection], _T],
+        *,
+        tries: int = _TRIES,
+        transaction: bool = False,
+    ) -> _T:
+        """Do ``operation`` on a connection of its own; again when it lost against another one."""
+        for left in reversed(range(tries)):
+            try:
+                with self._connect(transaction=transaction) as connection:
+                    return operation(connection)
+            except SQLAlchemyError as error:
+                if not left or self._dialect.trouble(error) is not Trouble.BUSY:
+                    raise self._translated(error) from error
+                if self._dialect.one_writer:
+                    # The driver has waited already; an evolution may hold the lock for long.
+                    raise self._translated(error) from error
+                time.sleep(random.uniform(0.01, 0.05))
+        raise AssertionError('unreachable')
+
+    def _translated(self, error: SQLAlchemyError) -> Exception:
+        return self._dialect.translate(error, self.name)
+
+
+@contextmanager
+def _transaction(connection: Connection) -> Iterator[None]:
+    """One transaction for what follows, also on an AUTOCOMMIT connection of SQLite."""
+    driver_commits = connection.dialect.name == 'sqlite' and not getattr(
+        connection.connection.dbapi_connection, 'in_transaction', False
+    )
+    if driver_commits:
+        connection.exec_driver_sql('BEGIN IMMEDIATE')
+    try:
+        yield
+    except BaseException:
+        if driver_commits:
+            connection.exec_driver_sql('ROLLBACK')
+        raise
+    if driver_commits:
+        connection.exec_driver_sql('COMMIT')
+
+
+_NO_REPORT: dict[str, Any] = {
+    'evolution_id': None,
+    'since': None,
+    'done': None,
+    'total': None,
+    'message': None,
+}
+
+
+def _attempt(
+    evolution_id: str,
+    attempt: int,
+    token: int,
+    owner: str,
+    state: str,
+    serving: str,
+    fingerprint: str | None,
+    host: str | None,
+    pid: int | None,
+    started: int | None,
+    finished: int | None,
+) -> Attempt:
+    try:
+        known = State(state)
+    except ValueError:
+        raise StoreError(
+            f'the record of {evolution_id!r} has the state {state!r}',
+            place='the table tgext_evolve_history',
+            remedy=f'Somebody edited it. It must be one of: {", ".join(s.value for s in State)}.',
+        ) from None
+    return Attempt(
+        evolution_id,
+        attempt,
+        token,
+        owner,
+        known,
+        serving,
+        fingerprint,
+        host,
+        pid,
+        started,
+        finished,
+    )

@@ -1,0 +1,103 @@
+"""The tables, and the database's clock as an expression."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import BigInteger, Column, Float, Index, Integer, MetaData, String, Table, Text
+from sqlalchemy.dialects.mysql import MEDIUMTEXT, VARCHAR
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
+
+metadata = MetaData()
+
+_MYSQL = {'mysql_engine': 'InnoDB', 'mysql_charset': 'utf8mb4'}
+_MYSQL |= {key.replace('mysql', 'mariadb'): value for key, value in _MYSQL.items()}
+
+
+def _id(length: int) -> String:
+    """A string that is compared byte for byte on every database."""
+    binary = VARCHAR(length, charset='utf8mb4', collation='utf8mb4_bin')
+    return String(length).with_variant(binary, 'mysql', 'mariadb')
+
+
+_long_text = Text().with_variant(MEDIUMTEXT(), 'mysql', 'mariadb')
+
+lease: Table = Table(
+    'tgext_evolve_lease',
+    metadata,
+    Column('namespace', _id(200), primary_key=True),
+    Column('owner', _id(64), nullable=False),
+    Column('token', BigInteger, nullable=False),
+    Column('host', String(255), nullable=False),
+    Column('pid', Integer, nullable=False),
+    Column('ttl', BigInteger, nullable=False),
+    Column('expires_at', BigInteger, nullable=False),
+    # What the holder reports at each renewal, for everybody who waits.
+    Column('evolution_id', _id(200)),
+    Column('since', BigInteger),
+    Column('done', Float(53)),
+    Column('total', Float(53)),
+    Column('message', String(255)),
+    **_MYSQL,
+)
+
+history: Table = Table(
+    'tgext_evolve_history',
+    metadata,
+    Column('namespace', _id(200), primary_key=True),
+    Column('evolution_id', _id(200), primary_key=True),
+    # The token is part of the key: a deposed holder's row can never collide with its successor's.
+    Column('token', BigInteger, primary_key=True, autoincrement=False),
+    Column('attempt', Integer, primary_key=True, autoincrement=False),
+    Column('owner', _id(64), nullable=False),
+    Column('state', String(16), nullable=False),
+    Column('serving', String(16), nullable=False),
+    Column('fingerprint', String(64)),
+    Column('host', String(255)),
+    Column('pid', Integer),
+    Column('started', BigInteger),
+    Column('finished', BigInteger),
+    Column('error', _long_text),
+    **_MYSQL,
+)
+Index('ix_tgext_evolve_history_evolution', history.c.evolution_id)
+
+#: What 0.0.5 left; never made and never written by this release.
+predecessor: Table = Table(
+    'tgext_evolve',
+    MetaData(),
+    Column('type', String(16), primary_key=True),
+    Column('value', String(255), nullable=False),
+)
+
+
+class database_now(FunctionElement[int]):
+    """Milliseconds since 1970 by the database's clock."""
+
+    type = BigInteger()
+    inherit_cache = True
+
+
+@compiles(database_now)
+def _unknown(element: Any, compiler: Any, **kw: Any) -> str:
+    raise NotImplementedError(
+        f'tgext.evolve does not know how to ask {compiler.dialect.name} for its clock. '
+        f'It knows SQLite, PostgreSQL, MariaDB and MySQL.'
+    )
+
+
+@compiles(database_now, 'postgresql')
+def _postgresql(element: Any, compiler: Any, **kw: Any) -> str:
+    # now() stands still within a transaction.
+    return 'CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT)'
+
+
+@compiles(database_now, 'mysql', 'mariadb')
+def _mysql(element: Any, compiler: Any, **kw: Any) -> str:
+    return "(TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6)) DIV 1000)"
+
+
+@compiles(database_now, 'sqlite')
+def _sqlite(element: Any, compiler: Any, **kw: Any) -> str:
+    return "CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)"

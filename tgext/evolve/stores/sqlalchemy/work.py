@@ -1,0 +1,206 @@
+"""What surrounds one evolution that works with the application's SQLAlchemy session."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from sqlalchemy import Connection, Engine, event
+from sqlalchemy.exc import SQLAlchemyError
+
+from ...errors import BrokeTransaction, LeaseLost, StoreAway
+from ...history import Attempt
+from ...plan import PlannedEvolution
+from .dialects import MARK, Dialect, Trouble, dialect_for
+
+log = logging.getLogger(__name__)
+
+
+#: The work that each thread does now. The listeners below stay for the life of the process:
+#: adding and removing them around each run would change lists that other threads iterate over.
+_WORK: dict[int, SessionWork] = {}
+_WATCHED: weakref.WeakSet[Engine] = weakref.WeakSet()
+
+
+def watch(registry: Any, engine: Engine, dialect: Dialect) -> None:
+    """Let the work of a thread see the transactions of its session. Once per application."""
+    if not event.contains(registry, 'after_begin', _after_begin):
+        event.listen(registry, 'after_begin', _after_begin)
+    if engine not in _WATCHED:
+        _WATCHED.add(engine)
+
+        def after_checkin(dbapi_connection: Any, record: Any) -> None:
+            owner = record.info.pop(MARK, None)
+            if owner and dbapi_connection is not None:
+                try:
+                    dialect.unmark(dbapi_connection, owner)
+                except Exception:  # a driver's own error: the connection is broken
+                    record.invalidate()
+
+        event.listen(engine, 'checkin', after_checkin)
+
+
+def _after_begin(session: Any, transaction: Any, connection: Connection) -> None:
+    work = _WORK.get(threading.get_ident())
+    if work is not None:
+        work.begun(session, connection)
+
+
+class SessionWork:
+    """Runs one evolution's work in the calling thread's session, and nobody else's.
+
+    :param registry: the application's scoped session; None: there is none, and nothing to do.
+    :param place: the database, for people.
+    :param name: what runs, for messages.
+    :param owner: what the session's transactions are marked with, so that a successor can end
+        them; None: they are not.
+    """
+
+    def __init__(self, registry: Any, dialect: Dialect, place: str, name: str, owner: str | None):
+        self._registry = registry
+        self._dialect = dialect
+        self._place = place
+        self._name = name
+        self._owner = owner
+
+    @contextmanager
+    def plain(self, record: Callable[[], bool]) -> Iterator[None]:
+        """The evolution commits its own work; what it left open is committed before the record."""
+        with self._session_for_work():
+            yield
+            self._commit()
+        if not record():
+            raise LeaseLost('a later holder has marked this attempt')
+
+    @contextmanager
+    def transactional(
+        self, attempt: Attempt, planned: PlannedEvolution, record: Callable[[Connection], bool]
+    ) -> Iterator[None]:
+        """Data and record in one transaction, which the engine commits."""
+
+        def broke(what: str) -> BrokeTransaction:
+            return BrokeTransaction(
+                f'evolution {planned.id!r} is transactional, but {what}; its data may be saved in '
+                f'part, and it is not recorded as done',
+                place=planned.origin,
+                remedy='Leave commit and rollback to tgext.evolve, or say transactional = False.',
+            )
+
+        with self._session_for_work():
+            session = self._registry()
+            connection = session.connection()
+            if connection.get_isolation_level() == 'AUTOCOMMIT':
+                raise broke('its connection is in AUTOCOMMIT mode: there is no transaction')
+            try:
+                self._dialect.begin(connection)
+            except SQLAlchemyError as error:
+                raise self._dialect.translate(error, self._place) from error
+            root = session.get_transaction()
+            # A savepoint that can no longer be released was ended by somebody's COMMIT or
+            # ROLLBACK, which may be implicit: MariaDB commits before DDL.
+            savepoint = f'tgext_evolve_{attempt.token}_{attempt.attempt}'
+            connection.exec_driver_sql(f'SAVEPOINT {savepoint}')
+            yield
+            if self._registry() is not session or session.get_transaction() is not root:
+                raise broke('it committed or rolled back its session, or removed it')
+            session.flush()
+            try:
+                connection.exec_driver_sql(f'RELEASE SAVEPOINT {savepoint}')
+            except SQLAlchemyError as error:
+                if self._dialect.trouble(error) is Trouble.AWAY:
+                    raise
+                also = ' or ran DDL, which this database commits' if self._dialect.ddl_commits else ''
+                raise broke(f'it committed or rolled back{also}') from error
+            if not record(connection):
+                raise LeaseLost('a later holder has marked this attempt')
+            self._commit()
+
+    # -- the session
+
+    @contextmanager
+    def _session_for_work(self) -> Iterator[None]:
+        """A clean session before, and no trace of it afterwards, whatever happens between."""
+        if self._registry is None:
+            yield
+            return
+        self._rollback()
+        thread = threading.get_ident()
+        _WORK[thread] = self
+        try:
+            yield
+        except BaseException as error:
+            self._rollback()
+            if isinstance(error, SQLAlchemyError) and self._dialect.trouble(error) is Trouble.AWAY:
+                # Nobody knows whether a commit got through: the history will tell.
+                raise StoreAway(
+                    f'the connection was lost during {self._name!r}',
+                    place=self._place,
+                    remedy='What became of it is read from the history when the database is back.',
+                ) from error
+            raise
+        finally:
+            del _WORK[thread]
+            self._remove()
+
+    def begun(self, session: Any, connection: Connection) -> None:
+        """For each transaction of this thread's session, also those after a commit of its own."""
+        events = _zope_events(session)
+        if events is not None:
+            # Under zope.sqlalchemy raw SQL leaves the session unchanged in the eyes of its data
+            # manager, and the commit becomes a silent rollback.
+            with suppress(AssertionError):
+                events.mark_changed(session)
+        if self._owner is not None and connection.engine in _WATCHED:
+            self._dialect.mark(connection, self._owner)
+
+    def _commit(self) -> None:
+        if self._registry is None:
+            return
+        session = self._registry()
+        events = _zope_events(session)
+        if events is None:
+            session.commit()
+        else:
+            if session.in_transaction():
+                events.mark_changed(session)
+            events.transaction_manager.commit()
+
+    def _rollback(self) -> None:
+        if self._registry is None:
+            return
+        with suppress(Exception):  # the connection may be gone; removing the session ends it
+            events = _zope_events(self._registry())
+            if events is not None:
+                events.transaction_manager.abort()
+            self._registry().rollback()
+        self._remove()
+
+    def _remove(self) -> None:
+        try:
+            self._registry.remove()
+        except Exception:
+            log.debug('removing the session failed', exc_info=True)
+            self._registry.registry.clear()
+
+
+@contextmanager
+def session_beside(registry: Any, engine: Engine) -> Iterator[None]:
+    """Around an evolution whose record is kept in another database: see ``SessionWork.plain``."""
+    dialect = dialect_for(engine.dialect.name, str(engine.url))
+    watch(registry, engine, dialect)
+    work = SessionWork(registry, dialect, str(engine.url), 'the evolution', None)
+    with work.plain(lambda: True):
+        yield
+
+
+def _zope_events(session: Any) -> Any:
+    """zope.sqlalchemy's listener on this session, with its transaction manager, if there is one."""
+    for listener in session.dispatch.before_commit:
+        owner = getattr(listener, '__self__', None)
+        if hasattr(owner, 'transaction_manager') and hasattr(owner, 'mark_changed'):
+            return owner
+    return None
