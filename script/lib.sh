@@ -1,0 +1,77 @@
+# What script/demo, script/test and .ci/run share: a virtual environment in the clone, and system packages.
+# Sourced with the clone as the working directory.
+
+VENV=.venv
+
+say() { printf '%s\n' "==> $*" >&2; }
+
+die() {
+    printf '%s\n' "$(basename "$0"): $*" >&2
+    exit 1
+}
+
+# Whether the environment variable CI is set to something true.
+under_ci() {
+    case "${CI:-}" in '' | 0 | false | False | FALSE | no) return 1 ;; esac
+}
+
+# apt_install PACKAGE...: fails, having said why, where that is not possible.
+apt_install() {
+    if ! command -v apt-get >/dev/null; then
+        say "cannot install $*: no apt-get here"
+        return 1
+    fi
+    if [ "$(id -u)" != 0 ]; then
+        say "cannot install $* without being root: sudo apt-get install $*"
+        return 1
+    fi
+    say "installing $* (apt-get)"
+    # Its own messages are for when it fails; it must never ask.
+    apt_log=$(mktemp)
+    if { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$@"; } \
+        </dev/null >"$apt_log" 2>&1; then
+        rm -f "$apt_log"
+    else
+        tail -n 20 "$apt_log" >&2
+        rm -f "$apt_log"
+        say "apt-get could not install $*"
+        return 1
+    fi
+}
+
+# have PROGRAM: also where Debian keeps what only root has on the PATH.
+have() {
+    PATH="$PATH:/usr/sbin:/usr/local/sbin" command -v "$1" >/dev/null
+}
+
+# Makes the virtual environment unless there is one that works.
+make_venv() {
+    # A clone that was moved or a Python that is gone leaves one that does not run.
+    "$VENV/bin/python" -c 'import pip' 2>/dev/null && return
+    python=${PYTHON:-python3}
+    command -v "$python" >/dev/null || die "no $python here: install Python 3.10 or newer, or set PYTHON"
+    "$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' ||
+        die "$("$python" --version) is too old: set PYTHON to 3.10 or newer"
+    # Debian's python3 has venv, but without its python3-venv no pip to put into it.
+    if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
+        apt_install python3-venv || die "$python cannot make virtual environments: install python3-venv"
+        "$python" -c 'import ensurepip, venv' 2>/dev/null ||
+            die "$python still cannot make virtual environments: install the venv package of just this Python"
+    fi
+    say "making a virtual environment in $VENV"
+    rm -rf "$VENV"
+    "$python" -m venv "$VENV"
+}
+
+# pip_install STAMP ARGUMENT...: once, and again when what it would install was changed.
+pip_install() {
+    stamp=$VENV/installed-$1
+    shift
+    now=$(cat setup.py pyproject.toml sample_app/pyproject.toml | cksum; printf '%s\n' "$@")
+    [ "$(cat "$stamp" 2>/dev/null)" != "$now" ] || return 0
+    say "installing into $VENV: $*"
+    rm -f "$stamp"
+    PIP_DISABLE_PIP_VERSION_CHECK=1 "$VENV/bin/python" -m pip install --quiet "$@" ||
+        die "pip could not install $*"
+    printf '%s\n' "$now" >"$stamp"
+}

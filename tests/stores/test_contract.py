@@ -1,0 +1,318 @@
+"""The one contract that every store keeps, on every database."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from tests.stores import open_store
+from tgext.evolve import Evolution
+from tgext.evolve.history import State
+from tgext.evolve.plan import planned
+from tgext.evolve.stores.base import Owner, Renewal, Report
+
+
+class Some(Evolution):
+    evolution_id = 'some-evolution'
+    serving = 'reads'
+
+
+class Dollar(Evolution):
+    evolution_id = '$set.me {}'
+
+
+@pytest.fixture
+def store(store_url):
+    store = open_store(store_url)
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def ready(store):
+    store.prepare()
+    return store
+
+
+def begin(store, grant, evolution=None, number=1):
+    return store.begin(grant, planned(evolution or Some()), number, 'f' * 64)
+
+
+def test_an_empty_database_has_an_empty_history_and_no_lease(store):
+    assert not store.history()
+    snapshot = store.snapshot()
+    assert not snapshot.history
+    assert snapshot.lease is None
+    assert abs(snapshot.now / 1000 - time.time()) < 60
+
+
+def test_looking_makes_nothing(store):
+    store.history()
+    store.snapshot()
+    assert store.predecessor() is None
+    assert store.namespaces_with(['a']) == []
+    assert store.snapshot().lease is None
+
+
+def test_preparing_twice_is_harmless(store):
+    store.prepare()
+    store.prepare()
+    assert not store.history()
+
+
+def test_only_one_owner_gets_the_lease(ready):
+    first, second = Owner(), Owner()
+    assert ready.acquire(first, 10).token == 1
+    assert ready.acquire(second, 10) is None
+    row = ready.snapshot().lease
+    assert (row.owner, row.token, row.alive, row.pid) == (first.id, 1, True, first.pid)
+    assert 5_000 < row.expires_at - row.now <= 10_000
+
+
+def test_the_lease_is_free_after_it_was_given_back(ready):
+    first, second = Owner(), Owner()
+    ready.release(ready.acquire(first, 10))
+    assert not ready.snapshot().lease.alive
+    assert ready.acquire(second, 10).token == 2
+
+
+def test_the_lease_is_free_after_it_expired(ready):
+    first, second = Owner(), Owner()
+    grant = ready.acquire(first, 0.3)
+    assert ready.acquire(second, 10) is None
+    until = time.monotonic() + 5
+    while (taken := ready.acquire(second, 10)) is None and time.monotonic() < until:
+        time.sleep(0.02)
+    assert taken.token == 2
+    assert ready.renew(grant, 10, Report()) is Renewal.LOST
+    ready.release(grant)
+    assert ready.snapshot().lease.owner == second.id
+    assert ready.snapshot().lease.alive
+
+
+def test_an_expired_lease_that_nobody_took_can_be_renewed(ready):
+    grant = ready.acquire(Owner(), 0.05)
+    time.sleep(0.1)
+    assert not ready.snapshot().lease.alive
+    assert ready.renew(grant, 10, Report()) is Renewal.KEPT
+    assert ready.snapshot().lease.alive
+
+
+def test_its_own_lease_is_taken_anew_with_a_larger_token(ready):
+    owner = Owner()
+    first = ready.acquire(owner, 10)
+    second = ready.acquire(owner, 10)
+    assert second.token == first.token + 1
+    assert ready.renew(first, 10, Report()) is Renewal.LOST
+    assert ready.renew(second, 10, Report()) is Renewal.KEPT
+
+
+def test_a_renewal_tells_how_far_it_is(ready):
+    grant = ready.acquire(Owner(), 10)
+    report = Report('$some {id}', 3.5, 10.0, '$half of it', 1234567890123)
+    assert ready.renew(grant, 10, report) is Renewal.KEPT
+    assert ready.snapshot().lease.report == report
+    ready.release(grant)
+    assert ready.snapshot().lease.report == Report()
+
+
+def test_tokens_go_on_growing_when_the_lease_is_lost_from_the_database(ready, store_url):
+    grant = ready.acquire(Owner(), 10)
+    grant = ready.acquire(grant.owner, 10)
+    begin(ready, grant)
+    drop_lease(store_url)
+    ready.prepare()
+    assert ready.acquire(Owner(), 10).token > grant.token
+
+
+def test_an_attempt_is_recorded_as_it_goes(ready):
+    owner = Owner()
+    grant = ready.acquire(owner, 10)
+    attempt = begin(ready, grant)
+    (row,) = ready.history().of('some-evolution')
+    assert row == attempt
+    assert row.state is State.RUNNING
+    assert (row.owner, row.token, row.attempt, row.serving) == (owner.id, 1, 1, 'reads')
+    assert (row.host, row.pid, row.fingerprint, row.finished) == (owner.host, owner.pid, 'f' * 64, None)
+    assert ready.finish(attempt, State.FAILED, 'Traceback: $boom')
+    (row,) = ready.history().of('some-evolution')
+    assert row.state is State.FAILED
+    assert row.finished >= row.started
+    assert ready.error_of(attempt) == 'Traceback: $boom'
+
+
+def test_an_outcome_is_recorded_once(ready):
+    grant = ready.acquire(Owner(), 10)
+    attempt = begin(ready, grant, Dollar())
+    assert ready.finish(attempt, State.DONE)
+    assert not ready.finish(attempt, State.FAILED, 'too late')
+    assert ready.history().latest('$set.me {}').state is State.DONE
+
+
+def test_a_deposed_holder_can_record_nothing(ready):
+    grant = ready.acquire(Owner(), 0.05)
+    attempt = begin(ready, grant)
+    time.sleep(0.1)
+    successor = ready.acquire(Owner(), 10)
+    assert [a.evolution_id for a in ready.interrupt_older(successor)] == ['some-evolution']
+    assert not ready.finish(attempt, State.DONE)
+    latest = ready.history().latest('some-evolution')
+    assert latest.state is State.INTERRUPTED
+    assert not latest.left_in_order
+
+
+def test_marking_leaves_the_own_and_the_finished_attempts_alone(ready):
+    grant = ready.acquire(Owner(), 10)
+    ready.finish(begin(ready, grant), State.DONE)
+    begin(ready, grant, Dollar())
+    assert ready.interrupt_older(grant) == []
+    assert ready.history().latest('some-evolution').state is State.DONE
+    assert ready.history().latest('$set.me {}').state is State.RUNNING
+
+
+def test_a_late_row_of_a_deposed_holder_does_not_hide_its_successors(ready):
+    old = ready.acquire(Owner(), 0.05)
+    time.sleep(0.1)
+    new = ready.acquire(Owner(), 10)
+    ready.finish(begin(ready, new), State.DONE)
+    begin(ready, old)
+    history = ready.history()
+    assert 'some-evolution' in history.settled
+    assert history.latest('some-evolution').token == new.token
+
+
+def test_stamped_and_imported_ones_are_settled_once(ready):
+    grant = ready.acquire(Owner(), 10)
+    ready.settle(grant, ['a', 'b'], State.STAMPED)
+    ready.settle(grant, ['b', 'c'], State.IMPORTED)
+    history = ready.history()
+    assert history.settled == {'a', 'b', 'c'}
+    assert [a.state for a in history.of('b')] == [State.STAMPED]
+    ready.unsettle(grant, ['a', 'c'])
+    assert ready.history().settled == {'b'}
+
+
+def test_what_really_ran_is_not_unsettled(ready):
+    grant = ready.acquire(Owner(), 10)
+    ready.finish(begin(ready, grant), State.DONE)
+    ready.unsettle(grant, ['some-evolution'])
+    assert ready.history().settled == {'some-evolution'}
+
+
+def test_forgiven_attempts_no_longer_count(ready):
+    grant = ready.acquire(Owner(), 10)
+    for number, state in enumerate((State.FAILED, State.INTERRUPTED, State.CANCELLED), 1):
+        ready.finish(begin(ready, grant, number=number), state, 'x')
+    assert ready.forgive(['some-evolution', 'other']) == 3
+    assert ready.forgive(['some-evolution']) == 0
+    assert {a.fingerprint for a in ready.history().of('some-evolution')} == {None}
+
+
+def test_namespaces_do_not_see_each_other(ready, store_url):
+    other = open_store(store_url, namespace='other')
+    grant = ready.acquire(Owner(), 10)
+    begin(ready, grant)
+    assert other.snapshot().lease is None
+    assert not other.history()
+    assert other.acquire(Owner(), 10).token == 1
+    assert other.namespaces_with(['some-evolution', 'x']) == ['testing']
+    assert other.namespaces_with(['x']) == []
+    assert ready.namespaces_with(['some-evolution']) == []
+    other.close()
+
+
+@pytest.mark.parametrize('id', ['Add-Slug', 'add-slug', 'add-slug.', 'ädd-slüg', '\N{SNOWMAN}', 'x' * 200])
+def test_ids_are_compared_byte_for_byte(ready, id):
+    grant = ready.acquire(Owner(), 10)
+    ready.settle(grant, ['add-slug', id], State.STAMPED)
+    assert ready.history().settled == {'add-slug', id}
+
+
+def test_a_large_error_with_odd_characters_is_kept(ready):
+    grant = ready.acquire(Owner(), 10)
+    attempt = begin(ready, grant)
+    error = '\N{SNOWMAN}' * 32_000
+    assert ready.finish(attempt, State.FAILED, error)
+    assert ready.error_of(attempt) == error
+
+
+def test_rivals_never_hold_the_lease_together(ready, store_url):
+    """An unsynchronised counter, incremented under the lease only, loses nothing."""
+    rounds, rivals = 12, 4
+    counter = {'value': 0}
+    tokens: list[int] = []
+    errors: list[BaseException] = []
+
+    def rival():
+        store = open_store(store_url, like=ready)
+        owner = Owner()
+        try:
+            done = 0
+            while done < rounds:
+                grant = store.acquire(owner, 10)
+                if grant is None:
+                    time.sleep(0.001)
+                    continue
+                value = counter['value']
+                time.sleep(0.002)
+                counter['value'] = value + 1
+                tokens.append(grant.token)
+                store.release(grant)
+                done += 1
+        except BaseException as error:
+            errors.append(error)
+        finally:
+            store.close()
+
+    threads = [threading.Thread(target=rival) for _ in range(rivals)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    assert counter['value'] == rounds * rivals
+    assert tokens == sorted(set(tokens))
+
+
+def test_many_may_prepare_an_empty_database_at_once(store, store_url):
+    errors: list[BaseException] = []
+    barrier = threading.Barrier(8)
+
+    def prepare():
+        mine = open_store(store_url, like=store)
+        barrier.wait()
+        try:
+            mine.prepare()
+            mine.acquire(Owner(), 10)
+        except BaseException as error:
+            errors.append(error)
+        finally:
+            mine.close()
+
+    threads = [threading.Thread(target=prepare) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    assert store.snapshot().lease.token == 1
+
+
+def drop_lease(url):
+    if url.startswith('mim'):
+        from ming import create_datastore
+
+        create_datastore(url).db.tgext_evolve_lease.drop()
+    elif url.startswith('mongodb'):
+        import pymongo
+
+        with pymongo.MongoClient(url) as client:
+            client.get_default_database().tgext_evolve_lease.drop()
+    else:
+        import sqlalchemy
+
+        engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool)
+        with engine.begin() as connection:
+            connection.exec_driver_sql('DROP TABLE tgext_evolve_lease')
