@@ -26,7 +26,6 @@ SQL = ('sqlite', 'postgresql', 'mariadb')
 LEVELS = (None, 'READ COMMITTED', 'REPEATABLE READ', 'SERIALIZABLE')
 
 
-
 def on(*databases):
     return pytest.mark.parametrize('store_url', databases, indirect=True)
 

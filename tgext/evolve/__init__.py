@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .errors import (
     Cancelled,
@@ -18,9 +18,6 @@ from .errors import (
     TimedOut,
 )
 from .evolution import Evolution
-
-if TYPE_CHECKING:
-    from .history import Attempt
 
 __all__ = [
     'Cancelled',

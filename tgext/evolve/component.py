@@ -140,9 +140,7 @@ class EvolveComponent(ConfigurationComponent):
     def on_bind(self, configurator: Any) -> None:
         # Inside of ErrorPage, so that ErrorController can trap the 503; outside of everything
         # that asks the database who the user is.
-        configurator.register_application_wrapper(
-            ClosedApplicationWrapper, after='TransactionApplicationWrapper'
-        )
+        configurator.register_application_wrapper(ClosedApplicationWrapper, after='TransactionApplicationWrapper')
 
     def _check(self, conf: Any, app: Any) -> None:
         _options(conf)
@@ -186,9 +184,9 @@ class EvolveComponent(ConfigurationComponent):
             return app
         evolver.look()
         role = processes.role()
-        if role is not processes.Role.OTHER and evolver.options.mode == 'blocking':
-            if not evolver.gate.is_open:
-                evolver.block()
+        blocking = evolver.options.mode == 'blocking' and role is not processes.Role.OTHER
+        if blocking and not evolver.gate.is_open:
+            evolver.block()
         if role is processes.Role.SERVER:
             evolver.start()
         elif role is processes.Role.MASTER:
@@ -267,9 +265,7 @@ class GateMiddleware:
             return self._error_page(environ, start_response, verdict)
         return self.maintenance.unavailable(environ, start_response, verdict)
 
-    def _error_page(
-        self, environ: Environ, start_response: StartResponse, verdict: Verdict
-    ) -> Iterable[bytes]:
+    def _error_page(self, environ: Environ, start_response: StartResponse, verdict: Verdict) -> Iterable[bytes]:
         environ[CLOSED] = (self.maintenance, verdict)
         # Nobody's identity is looked up for an error page.
         for key in ('repoze.who.identity', 'REMOTE_USER', 'repoze.what.credentials'):

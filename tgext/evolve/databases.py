@@ -20,7 +20,7 @@ class Databases:
         self._globals = conf.get('tg.app_globals')
         self.engine = self._sqlalchemy_engine()
         self.session = self._sqlalchemy_session() if self.engine is not None else None
-        self.datastore = getattr(self._globals, 'ming_datastore', None)
+        self.datastore: Any = getattr(self._globals, 'ming_datastore', None)
 
     def _sqlalchemy_engine(self) -> Any:
         balanced = self._conf.get('balanced_engines')
@@ -53,8 +53,7 @@ class Databases:
         what = {'auto': 'neither SQLAlchemy nor Ming'}.get(wanted, f'no {wanted}')
         raise self._wrong(
             f'the application has {what}, so there is nowhere to keep lease and history',
-            'Enable one of them (use_sqlalchemy, ming.enabled), or give tgext.evolve.store a '
-            'database URL.',
+            'Enable one of them (use_sqlalchemy, ming.enabled), or give tgext.evolve.store a database URL.',
         )
 
     def _wrong(self, thing: str, remedy: str) -> OptionError:
@@ -109,9 +108,7 @@ class Databases:
             if key.startswith('ming.connection.') and not key.endswith(('read_preference', 'auto_ensure_indexes'))
         }
         # As the application connects, on a connection of our own that no fork shares.
-        return MongoStore(
-            namespace, _without_password(url), client_of_url(url, **options), self.datastore.name
-        )
+        return MongoStore(namespace, _without_password(url), client_of_url(url, **options), self.datastore.name)
 
     def _mongo_url_store(self, url: str) -> Store:
         try:
@@ -137,9 +134,7 @@ class Databases:
                 f'tgext.evolve.store = {_without_password(url)!r} names no database',
                 'Use mongodb://host:port/database.',
             )
-        return MongoStore(
-            self._options.namespace, _without_password(url), client_of_url(url), database
-        )
+        return MongoStore(self._options.namespace, _without_password(url), client_of_url(url), database)
 
     def _missing(self, extra: str, error: ImportError) -> OptionError:
         return self._wrong(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 
 class EvolveError(Exception):
     """Something is wrong, and a person can mend it.
@@ -17,11 +19,11 @@ class EvolveError(Exception):
         self.remedy = remedy
         super().__init__(f'{thing} (in {place}). {remedy}')
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Callable[..., EvolveError], tuple[type[EvolveError], str, str, str]]:
         return _rebuild, (type(self), self.thing, self.place, self.remedy)
 
 
-def _rebuild(kind, thing, place, remedy):
+def _rebuild(kind: type[EvolveError], thing: str, place: str, remedy: str) -> EvolveError:
     return kind(thing, place=place, remedy=remedy)
 
 

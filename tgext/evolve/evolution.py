@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Protocol
@@ -73,7 +73,7 @@ class Evolution:
 
 
 @contextmanager
-def running(run: Run):
+def running(run: Run) -> Iterator[Run]:
     """Make ``run`` the one that :meth:`Evolution.progress` of this context reports to."""
     token = _current_run.set(run)
     try:

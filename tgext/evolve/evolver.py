@@ -24,10 +24,10 @@ from .errors import (
 from .gate import Gate, Progress, Reason, Serving, Verdict
 from .history import History, State
 from .lease import Lease
+from .leaving import leave_at_exit
 from .options import Options
 from .plan import Plan
 from .points import point
-from .leaving import leave_at_exit
 from .processes import forget_after_fork, threads_run
 from .retry import RetryPolicy
 from .runner import Outcome, Runner
@@ -60,6 +60,9 @@ class Evolver:
         self._policy = RetryPolicy(options.max_attempts, options.retry_delay)
         self._warned: set[str] = set()
         self._had_history = False
+        self._thread: threading.Thread | None = None
+        self._started_in: int | None = None
+        self._owner: Owner | None = None
         self._forget_parent()
         forget_after_fork(self)
         for warning in plan.warnings:
@@ -107,11 +110,7 @@ class Evolver:
                 verdict = replace(verdict, reason=Reason.RUNNING)
             elif self.options.mode == 'wait':
                 verdict = replace(verdict, reason=Reason.WAITING)
-        if (
-            alive
-            and verdict.serving is Serving.EVERYTHING
-            and self.gate.verdict.reason is Reason.NEWER_RELEASE
-        ):
+        if alive and verdict.serving is Serving.EVERYTHING and self.gate.verdict.reason is Reason.NEWER_RELEASE:
             # The newer release is between two of its evolutions.
             return self.gate.verdict
         self._warn_of_unknown(history)
@@ -200,9 +199,9 @@ class Evolver:
         """Nothing of this is shared with the process that this one was forked from."""
         self._leaving = threading.Event()
         self._starting = threading.Lock()
-        self._thread: threading.Thread | None = None
-        self._started_in: int | None = None
-        self._owner: Owner | None = None
+        self._thread = None
+        self._started_in = None
+        self._owner = None
         self._glanced = 0.0
         self.gate.disarm()
 
@@ -565,14 +564,10 @@ _NO_THREADS = (
     'process has run them.'
 )
 
-_GOOD_REASONS = frozenset(
-    {Reason.STARTING, Reason.PENDING, Reason.RUNNING, Reason.WAITING, Reason.COMPLETE}
-)
+_GOOD_REASONS = frozenset({Reason.STARTING, Reason.PENDING, Reason.RUNNING, Reason.WAITING, Reason.COMPLETE})
 
 #: What is found out only by trying to begin.
-_BEFORE_BEGINNING = frozenset(
-    {Reason.PREDECESSOR, Reason.OTHER_NAMESPACE, Reason.DATABASE_REFUSES}
-)
+_BEFORE_BEGINNING = frozenset({Reason.PREDECESSOR, Reason.OTHER_NAMESPACE, Reason.DATABASE_REFUSES})
 
 #: What does not change by itself while nobody does anything.
 _STUCK_REASONS = frozenset(

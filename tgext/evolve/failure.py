@@ -5,11 +5,22 @@ from __future__ import annotations
 import re
 import traceback
 
-#: The longest text that is kept of one error, in characters.
+#: The longest text that is kept of one error, in bytes of UTF-8.
 LIMIT = 32_000
 
-_URL_PASSWORD = re.compile(r'(\b[a-z][a-z0-9+.-]*://[^\s:/@]*:)[^\s@]+@', re.IGNORECASE)
-_KEY_PASSWORD = re.compile(r'\b(password|passwd|pwd)(\s*=\s*)(\'[^\']*\'|"[^"]*"|[^\s,;&)]+)', re.IGNORECASE)
+#: What is looked at of a longer text, in characters at either end.
+_LOOKED_AT = 500_000
+
+# Every repetition is bounded: a text of any size is searched in a time that grows with its length.
+# A password goes up to the last @ of its word, as people do not escape it.
+_URL_PASSWORD = re.compile(r'(?<![a-z0-9+.-])([a-z][a-z0-9+.-]{0,40}://[^\s:/@]{0,256}:)\S{1,512}@', re.IGNORECASE)
+_KEY_PASSWORD = re.compile(
+    r'(password|passwd|passphrase|pwd)(["\']?[ \t]{0,8}[=:][ \t]{0,8})'
+    r"""('(?:[^'\\]|\\.){0,512}'|"(?:[^"\\]|\\.){0,512}"|\{[^}]{0,512}\}|[^\s,;&)]+)""",
+    re.IGNORECASE | re.DOTALL,
+)
+
+_UNSPEAKABLE = '(its text cannot be had)'
 
 
 def describe(error: BaseException) -> str:
@@ -17,10 +28,9 @@ def describe(error: BaseException) -> str:
     _hide_parameters(error)
     try:
         text = ''.join(traceback.format_exception(error))
-    except Exception:
-        # An exception whose own str() raises, or worse.
+    except BaseException:  # an exception whose own str() raises, or worse
         frames = ''.join(traceback.format_tb(error.__traceback__))
-        text = f'{frames}{type(error).__module__}.{type(error).__qualname__}: (its text cannot be had)'
+        text = f'{frames}{type(error).__module__}.{type(error).__qualname__}: {_UNSPEAKABLE}'
     return clean(text)
 
 
@@ -28,36 +38,39 @@ def brief(error: BaseException) -> str:
     """One line about ``error``, safe to store and to log. Never raises."""
     _hide_parameters(error)
     try:
-        text = str(error).strip().split('\n')[0]
-    except Exception:
-        text = '(its text cannot be had)'
+        text = next(iter(str(error).strip()[:_LOOKED_AT].splitlines()), '')
+    except BaseException:
+        text = _UNSPEAKABLE
     return clean(f'{type(error).__name__}: {text}' if text else type(error).__name__)[:500]
 
 
 def clean(text: str) -> str:
     """``text`` without passwords, NULs and what UTF-8 cannot encode, and not too long."""
+    if len(text) > 2 * _LOOKED_AT:
+        text = text[:_LOOKED_AT] + text[-_LOOKED_AT:]  # the seam is cut out again below
+    text = text.replace('\0', '')
     text = _URL_PASSWORD.sub(r'\1***@', text)
     text = _KEY_PASSWORD.sub(r'\1\2***', text)
-    text = text.replace('\0', '').encode('utf-8', 'replace').decode('utf-8')
-    if len(text) > LIMIT:
-        head, tail = LIMIT // 4, LIMIT - LIMIT // 4 - 40
-        text = f'{text[:head]}\n[... cut ...]\n{text[-tail:]}'
-    return text
+    kept = text.encode('utf-8', 'replace')
+    if len(kept) <= LIMIT:
+        return kept.decode('utf-8')
+    head, tail = LIMIT // 4, LIMIT - LIMIT // 4 - 40
+    return '\n[... cut ...]\n'.join(part.decode('utf-8', 'ignore') for part in (kept[:head], kept[-tail:]))
 
 
 def _hide_parameters(error: BaseException) -> None:
     """SQLAlchemy puts the statement's parameters into its message unless it is told not to."""
     seen: set[int] = set()
-    todo: list[BaseException | None] = [error]
+    todo: list[object] = [error]
     while todo:
         each = todo.pop()
-        if each is None or id(each) in seen:
+        if not isinstance(each, BaseException) or id(each) in seen:
             continue
         seen.add(id(each))
-        if hasattr(each, 'hide_parameters'):
-            try:
-                each.hide_parameters = True
-            except AttributeError:
-                pass
         todo += [each.__cause__, each.__context__]
-        todo += getattr(each, 'exceptions', ())
+        try:
+            if hasattr(each, 'hide_parameters'):
+                each.hide_parameters = True
+            todo += getattr(each, 'exceptions', ())
+        except Exception:
+            pass  # its attributes do not behave; what it refers to has been noted

@@ -39,16 +39,15 @@ def evolver_in(app: Any) -> Evolver | None:
 def _inside(thing: Any) -> list[Any]:
     """What a middleware, or a function around one, holds."""
     held = [value for value in getattr(thing, '__dict__', {}).values() if callable(value)]
-    held += [cell.cell_contents for cell in getattr(thing, '__closure__', None) or () if _filled(cell)]
+    held += [value for cell in getattr(thing, '__closure__', None) or () for value in _contents(cell)]
     function = getattr(thing, '__func__', None)
     if function is not None:
         held += [function, thing.__self__]
     return held
 
 
-def _filled(cell: Any) -> bool:
+def _contents(cell: Any) -> list[Any]:
     try:
-        cell.cell_contents
-    except ValueError:
-        return False
-    return True
+        return [cell.cell_contents]
+    except ValueError:  # not filled yet
+        return []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,17 +16,32 @@ class Serving(str, Enum):
     READS = 'reads'
     EVERYTHING = 'everything'
 
-    @property
-    def rank(self) -> int:
-        return _RANKS[self]
+    #: 0 for the strictest.
+    rank: int
 
     @classmethod
     def strictest(cls, levels: Iterable[str]) -> Serving:
-        """The one that all of ``levels`` allow; everything when there are none."""
-        return min((cls(level) for level in levels), key=lambda s: s.rank, default=cls.EVERYTHING)
+        """The one that all of ``levels`` allow; everything when there are none.
+
+        A level that only a newer release knows counts as the strictest.
+        """
+        found = cls.EVERYTHING
+        for level in levels:
+            try:
+                found = min(found, cls(level), key=_rank_of)
+            except ValueError:
+                return cls.NOTHING
+            if found is cls.NOTHING:
+                break
+        return found
 
 
-_RANKS = {serving: rank for rank, serving in enumerate(Serving)}
+for _rank, _serving in enumerate(Serving):
+    _serving.rank = _rank  # a plain attribute: plans of thousands are sorted by it
+
+
+def _rank_of(serving: Serving) -> int:
+    return serving.rank
 
 
 class Reason(str, Enum):
@@ -51,12 +67,23 @@ class Reason(str, Enum):
 
 @dataclass(frozen=True)
 class Progress:
-    """How far the evolution that runs is, and how long it has been running (seconds)."""
+    """How far the evolution that runs is, and how long it has been running (seconds).
+
+    What is no number (NaN, infinity) is dropped: neither JSON nor every database has it.
+    """
 
     done: float
     total: float | None = None
     message: str | None = None
     elapsed: float | None = None
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.done):
+            object.__setattr__(self, 'done', 0.0)
+        for name in ('total', 'elapsed'):
+            value = getattr(self, name)
+            if value is not None and not math.isfinite(value):
+                object.__setattr__(self, name, None)
 
     @property
     def fraction(self) -> float | None:
@@ -70,7 +97,8 @@ class Progress:
         fraction = self.fraction
         if not fraction or not self.elapsed:
             return None
-        return self.elapsed * (1 - fraction) / fraction
+        remaining = self.elapsed * (1 - fraction) / fraction
+        return remaining if math.isfinite(remaining) else None
 
 
 @dataclass(frozen=True)
@@ -84,7 +112,6 @@ class Verdict:
     reason: Reason
     progress: Progress | None = None
     detail: str = ''
-
 
     def lets_through(self, method: str) -> bool:
         """May a request with this HTTP method be served?"""

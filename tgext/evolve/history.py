@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
+from operator import attrgetter
 
 
 class State(str, Enum):
@@ -19,8 +20,8 @@ class State(str, Enum):
     IMPORTED = 'imported'
 
 
-#: The states that say: this evolution need not run any more.
-SETTLED = frozenset({State.DONE, State.STAMPED, State.IMPORTED})
+#: The states that say: this evolution need not run any more. The commonest comes first: histories are long.
+SETTLED = (State.DONE, State.STAMPED, State.IMPORTED)
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class History:
     """All attempts of one namespace, by evolution, oldest first."""
 
     def __init__(self, attempts: Iterable[Attempt] = ()):
-        self.attempts = sorted(attempts, key=lambda attempt: attempt.order)
+        self.attempts = sorted(attempts, key=attrgetter('token', 'attempt'))  # Attempt.order
         self._by_id: dict[str, list[Attempt]] = {}
         for attempt in self.attempts:
             self._by_id.setdefault(attempt.evolution_id, []).append(attempt)
@@ -71,15 +72,18 @@ class History:
     def of(self, evolution_id: str) -> list[Attempt]:
         return self._by_id.get(evolution_id, [])
 
+    def under(self, names: Iterable[str]) -> list[Attempt]:
+        """The attempts at one evolution under all its ids, oldest first."""
+        found = [attempt for name in names for attempt in self.of(name)]
+        return sorted(found, key=attrgetter('token', 'attempt'))
+
     def latest(self, evolution_id: str) -> Attempt | None:
         attempts = self.of(evolution_id)
         return attempts[-1] if attempts else None
 
     def unsettled(self) -> list[Attempt]:
         """The latest attempt of each evolution that was begun and is not done."""
-        return [
-            attempts[-1] for id, attempts in self._by_id.items() if id not in self.settled
-        ]
+        return [attempts[-1] for id, attempts in self._by_id.items() if id not in self.settled]
 
     @property
     def ids(self) -> frozenset[str]:

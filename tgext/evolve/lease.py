@@ -52,9 +52,7 @@ class Lease:
     @property
     def is_lost(self) -> bool:
         if not self._lost and not self._busy and time.monotonic() - self._renewed > self.ttl:
-            log.warning(
-                'the lease could not be renewed for %g seconds: this process holds it no longer', self.ttl
-            )
+            log.warning('the lease could not be renewed for %g seconds: this process holds it no longer', self.ttl)
             self._lost = True
         return self._lost
 
@@ -90,9 +88,7 @@ class Lease:
 
     def __enter__(self) -> Lease:
         if self.store.threads:
-            self._thread = threading.Thread(
-                target=self._beat, name='tgext.evolve heartbeat', daemon=True
-            )
+            self._thread = threading.Thread(target=self._beat, name='tgext.evolve heartbeat', daemon=True)
             self._thread.start()
         return self
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
-from functools import lru_cache
+from functools import cache, lru_cache
 from html import escape
 from importlib.resources import files
 from typing import Any
@@ -47,9 +47,7 @@ class Maintenance:
 
     def is_health(self, path: str) -> bool:
         """Is this path below ``health_path``?"""
-        return bool(self._health) and path.startswith(self._health) and (
-            path[len(self._health) :] in _HEALTH
-        )
+        return bool(self._health) and path.startswith(self._health) and (path[len(self._health) :] in _HEALTH)
 
     def is_bypassed(self, path: str) -> bool:
         """Is this path below one of the ``bypass`` prefixes, by whole segments?
@@ -62,9 +60,7 @@ class Maintenance:
         segments = path[1:].split('/') if path.startswith('/') else path.split('/')
         if any(segment in ('.', '..') for segment in segments) or '' in segments[:-1]:
             return False
-        return any(
-            path == prefix or path.startswith(prefix + '/') for prefix in self._options.bypass
-        )
+        return any(path == prefix or path.startswith(prefix + '/') for prefix in self._options.bypass)
 
     # -- 503
 
@@ -83,9 +79,7 @@ class Maintenance:
             return DEFAULT_RETRY_AFTER
         return max(1, min(round(remaining + 0.5), _LONGEST_RETRY_AFTER))
 
-    def unavailable(
-        self, environ: Environ, start_response: StartResponse, verdict: Verdict
-    ) -> Iterable[bytes]:
+    def unavailable(self, environ: Environ, start_response: StartResponse, verdict: Verdict) -> Iterable[bytes]:
         """The 503 itself, in the form that the client accepts."""
         kind = preferred(environ.get('HTTP_ACCEPT'))
         if kind == HTML:
@@ -131,9 +125,7 @@ class Maintenance:
         if self._health:
             status = escape(f'{prefix}{self._health}/status', quote=True)
             code = _template('maintenance.js')
-            script = (
-                f'<script data-status="{status}" data-again="{"yes" if again else "no"}">\n{code}</script>'
-            )
+            script = f'<script data-status="{status}" data-again="{"yes" if again else "no"}">\n{code}</script>'
             # Only where no script runs.
             refresh = f'<noscript>{refresh}</noscript>' if refresh else ''
         return _template('maintenance.html').format(refresh=refresh, script=script).encode()
@@ -194,17 +186,18 @@ def _public(progress: Progress | None) -> dict[str, float | None] | None:
 def preferred(accept: str | None) -> str:
     """The form of a 503 that suits an Accept header best; HTML for who does not care."""
     try:
-        offers = create_accept_header(accept).acceptable_offers([HTML, PROBLEM, JSON, TEXT])
+        offers = create_accept_header(accept or None).acceptable_offers([HTML, PROBLEM, JSON, TEXT])
     except ValueError:
         return HTML
     if not offers:
         return TEXT
     best = offers[0][1]
-    # Equally good for the client: people first.
     equal = [kind for kind, quality in offers if quality == best]
-    return HTML if HTML in equal else equal[0]
+    # Equally good for the client: what it names (scripts send "application/json, text/plain, */*"), then people first.
+    named = [kind for kind in equal if kind in (accept or '').lower()] or equal
+    return HTML if HTML in named else named[0]
 
 
-@lru_cache(maxsize=None)
+@cache
 def _template(name: str) -> str:
     return (files(__package__) / 'templates' / name).read_text('utf-8')

@@ -15,9 +15,7 @@ PLUGGABLE_OPTIONS = frozenset({'appid', 'global_models', 'global_helpers', 'rena
 
 
 def _wrong(name: str, value: Any, expected: str) -> OptionError:
-    return OptionError(
-        f'{PREFIX}{name} = {value!r}', place='the options of tgext.evolve', remedy=f'Use {expected}.'
-    )
+    return OptionError(f'{PREFIX}{name} = {value!r}', place='the options of tgext.evolve', remedy=f'Use {expected}.')
 
 
 def _boolean(name: str, value: Any) -> bool:
@@ -87,10 +85,13 @@ def _retry_after(name: str, value: Any) -> int | None:
 def _bypass(name: str, value: Any) -> tuple[str, ...]:
     if isinstance(value, str):
         value = value.split()
+    if not isinstance(value, list | tuple | set | frozenset | None):
+        raise _wrong(name, value, 'a list of path prefixes such as /webhooks')
     prefixes = []
     for prefix in value or ():
         segments = str(prefix).strip().strip('/').split('/')
-        if any(segment in ('', '.', '..') for segment in segments):
+        # A comma is taken for a separator that is none here: it would never match anything.
+        if any(segment in ('', '.', '..') or ',' in segment for segment in segments):
             raise _wrong(name, prefix, 'path prefixes such as /webhooks, separated by white space')
         prefixes.append('/' + '/'.join(segments))
     return tuple(prefixes)
@@ -129,9 +130,7 @@ class Options:
 
         :raises OptionError: naming an option that is unknown or has a bad value.
         """
-        given = {
-            key[len(PREFIX) :]: value for key, value in conf.items() if key.startswith(PREFIX)
-        }
+        given = {key[len(PREFIX) :]: value for key, value in conf.items() if key.startswith(PREFIX)}
         given.pop('evolutions', None)
         check_names(given)
         options = cls(**{name: COERCE[name](name, value) for name, value in given.items()})
@@ -170,6 +169,4 @@ def check_names(names: Mapping[str, Any]) -> None:
 
             close = difflib.get_close_matches(name, [*COERCE, 'evolutions'], n=1)
             remedy = f'Did you mean {PREFIX}{close[0]}?' if close else f'There are: {", ".join(COERCE)}.'
-            raise OptionError(
-                f'there is no option {PREFIX}{name}', place='the options of tgext.evolve', remedy=remedy
-            )
+            raise OptionError(f'there is no option {PREFIX}{name}', place='the options of tgext.evolve', remedy=remedy)

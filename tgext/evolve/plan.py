@@ -6,7 +6,7 @@ import hashlib
 import heapq
 import inspect
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
@@ -55,6 +55,9 @@ class PlannedEvolution:
         return (self.id, *self.replaces)
 
 
+_Wrong = Callable[[str, str], PlanError]
+
+
 def planned(evolution: Any, *, listed: bool = False) -> PlannedEvolution:
     """Read and check the attributes of ``evolution``.
 
@@ -82,12 +85,8 @@ def planned(evolution: Any, *, listed: bool = False) -> PlannedEvolution:
         if not any(value is each for each in allowed):
             raise wrong(f'evolution {id!r} has {name} = {value!r}', f'Use one of {allowed}.')
     timeout = attribute('timeout')
-    if timeout is not None and (
-        isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout > 0
-    ):
-        raise wrong(
-            f'evolution {id!r} has timeout = {timeout!r}', 'Use a positive number of seconds, or None.'
-        )
+    if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout > 0):
+        raise wrong(f'evolution {id!r} has timeout = {timeout!r}', 'Use a positive number of seconds, or None.')
     return PlannedEvolution(
         id=id,
         evolution=evolution,
@@ -103,13 +102,11 @@ def planned(evolution: Any, *, listed: bool = False) -> PlannedEvolution:
     )
 
 
-def _id(value: Any, name: str, wrong) -> str:
+def _id(value: Any, name: str, wrong: _Wrong) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
     if not isinstance(value, str):
-        raise wrong(
-            f'{name} is {value!r}, not a string', f'Give it an {name} of 1 to {ID_LENGTH} characters.'
-        )
+        raise wrong(f'{name} is {value!r}, not a string', f'Give it an {name} of 1 to {ID_LENGTH} characters.')
     if not value or value != value.strip() or len(value) > ID_LENGTH:
         raise wrong(
             f'{name} {_short(value)!r} has {len(value)} characters or white space around it',
@@ -127,7 +124,7 @@ def _short(value: str) -> str:
     return value if len(value) <= 60 else value[:57] + '...'
 
 
-def _ids(values: Any, id: str, name: str, wrong) -> tuple[str, ...]:
+def _ids(values: Any, id: str, name: str, wrong: _Wrong) -> tuple[str, ...]:
     if isinstance(values, str) or not isinstance(values, list | tuple | set | frozenset):
         raise wrong(
             f'evolution {id!r} has {name} = {values!r}',
@@ -210,9 +207,7 @@ def _unique(written: tuple[PlannedEvolution, ...]) -> dict[str, PlannedEvolution
     return by_id
 
 
-def _names(
-    written: tuple[PlannedEvolution, ...], by_id: Mapping[str, PlannedEvolution]
-) -> dict[str, str]:
+def _names(written: tuple[PlannedEvolution, ...], by_id: Mapping[str, PlannedEvolution]) -> dict[str, str]:
     names = {id: id for id in by_id}
     for planned in written:
         for old in planned.replaces:
@@ -226,9 +221,7 @@ def _names(
     return names
 
 
-def _dependencies(
-    written: tuple[PlannedEvolution, ...], names: Mapping[str, str]
-) -> dict[str, tuple[str, ...]]:
+def _dependencies(written: tuple[PlannedEvolution, ...], names: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
     dependencies = {}
     for planned in written:
         missing = [id for id in planned.depends_on if id not in names]
@@ -280,12 +273,10 @@ def _cycle(dependencies: Mapping[str, tuple[str, ...]], sound: set[str]) -> list
     while id not in path:
         path.append(id)
         id = next(other for other in dependencies[id] if other not in sound)
-    return path[path.index(id) :] + [id]
+    return [*path[path.index(id) :], id]
 
 
-def _warnings(
-    order: tuple[PlannedEvolution, ...], dependencies: Mapping[str, tuple[str, ...]]
-) -> tuple[str, ...]:
+def _warnings(order: tuple[PlannedEvolution, ...], dependencies: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
     by_id = {planned.id: planned for planned in order}
     return tuple(
         f'{planned.id!r} keeps users out and depends on {id!r}, which runs while the application '

@@ -61,9 +61,7 @@ def threads_run() -> bool:
     if uwsgi is None:
         return True
     options = {_str(key): value for key, value in getattr(uwsgi, 'opt', {}).items()}
-    return bool(
-        options.get('enable-threads') or options.get('threads')
-    )
+    return bool(options.get('enable-threads') or options.get('threads'))
 
 
 def after_fork(started: Callable[[], None]) -> None:
@@ -115,7 +113,7 @@ def _uwsgi() -> Any:
     module = sys.modules.get('uwsgi')
     if module is None:
         try:
-            import uwsgi as module  # type: ignore[import-not-found, no-redef]
+            import uwsgi as module  # type: ignore[no-redef]
         except ImportError:
             return None
     return module if hasattr(module, 'worker_id') else None

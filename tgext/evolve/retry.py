@@ -26,6 +26,9 @@ class Decision:
 
 NOW = Decision(Permission.NOW)
 
+#: More would take longer than anybody waits, and in the end more than a float holds.
+_MOST_DOUBLINGS = 40
+
 
 @dataclass(frozen=True)
 class RetryPolicy:
@@ -39,28 +42,26 @@ class RetryPolicy:
     retry_delay: float = 5.0
 
     def decide(self, planned: PlannedEvolution, history: History) -> Decision:
-        attempts = [attempt for name in planned.names for attempt in history.of(name)]
-        if not attempts:
+        # What a person asked to retry has lost its fingerprint, and counts no more.
+        counted = [a for a in history.under(planned.names) if a.fingerprint is not None]
+        if not counted:
             return NOW
+        if counted[-1].state is State.CANCELLED:
+            # Whatever the code is now: a person decided, and only a person takes it back.
+            return Decision(Permission.NEVER, why='a person cancelled it')
         # Only attempts of the very same code count: a mended evolution runs at once, and two
         # releases side by side, each with its own idea of the code, cannot provoke each other.
-        attempts = sorted(
-            (a for a in attempts if a.fingerprint == planned.fingerprint), key=lambda a: a.order
-        )
+        attempts = [a for a in counted if a.fingerprint == planned.fingerprint]
         if not attempts:
             return NOW
         latest = attempts[-1]
-        if latest.state is State.CANCELLED:
-            return Decision(Permission.NEVER, why='a person cancelled it')
         if latest.state is State.FAILED:
             return self._after_failure(planned, attempts, latest)
         if latest.state is State.INTERRUPTED:
             return self._after_interruption(planned, attempts)
         return NOW
 
-    def _after_failure(
-        self, planned: PlannedEvolution, attempts: list[Attempt], latest: Attempt
-    ) -> Decision:
+    def _after_failure(self, planned: PlannedEvolution, attempts: list[Attempt], latest: Attempt) -> Decision:
         may = planned.rerunnable if planned.rerunnable is not None else planned.transactional
         if not may:
             return Decision(
@@ -71,14 +72,13 @@ class RetryPolicy:
         failures = sum(attempt.state is State.FAILED for attempt in attempts)
         if failures >= self.max_attempts:
             return Decision(Permission.NEVER, why=f'it raised {failures} times')
-        delay = self.retry_delay * 2 ** (failures - 1)
-        return Decision(Permission.LATER, after=(latest.finished or 0) + round(delay * 1000))
+        delay = self.retry_delay * 2 ** min(failures - 1, _MOST_DOUBLINGS)
+        ended = latest.finished or latest.started or 0
+        return Decision(Permission.LATER, after=ended + round(delay * 1000))
 
     def _after_interruption(self, planned: PlannedEvolution, attempts: list[Attempt]) -> Decision:
         if planned.rerunnable is False:
-            return Decision(
-                Permission.NEVER, why='it was interrupted, and it says rerunnable = False'
-            )
+            return Decision(Permission.NEVER, why='it was interrupted, and it says rerunnable = False')
         interruptions = 0
         for attempt in reversed(attempts):
             if attempt.state is not State.INTERRUPTED:

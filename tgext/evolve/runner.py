@@ -24,6 +24,7 @@ from .stores.base import Report, Snapshot, Store
 
 log = logging.getLogger(__name__)
 
+
 class Outcome(Enum):
     """Why the runner stopped."""
 
@@ -53,7 +54,7 @@ class Runner:
     around: Callable[[], AbstractContextManager[object]]
     leaving: threading.Event
     announce: float = 0.0
-    changed: Callable[[Snapshot], None] = lambda snapshot: None
+    changed: Callable[[Snapshot], object] = lambda snapshot: None
     progressed: Callable[[Progress], None] = lambda progress: None
     _announced: bool = False
 
@@ -157,9 +158,7 @@ class Runner:
             raise Cancelled('the process is leaving')
         lease.check()
 
-    def _failed(
-        self, attempt: Attempt, planned: PlannedEvolution, error: BaseException
-    ) -> None:
+    def _failed(self, attempt: Attempt, planned: PlannedEvolution, error: BaseException) -> None:
         log.error(
             '%r failed (attempt %d): %s',
             planned.id,
@@ -214,6 +213,4 @@ class _Run:
             elapsed=time.monotonic() - self.started,
         )
         self._progressed(now)
-        self._lease.report(
-            Report(self._planned.id, now.done, now.total, now.message, self._attempt.started)
-        )
+        self._lease.report(Report(self._planned.id, now.done, now.total, now.message, self._attempt.started))

@@ -118,19 +118,20 @@ def _of_module(module: ModuleType) -> list[PlannedEvolution]:
         return evolutions_of(explicit, listed=False)
     found = [
         planned(_instance(kind))
-        for kind in vars(module).values()
-        if isinstance(kind, type)
-        and issubclass(kind, Evolution)
-        and kind.__module__ == module.__name__
-        and not _is_abstract(kind)
+        for kind in dict.fromkeys(filter(_is_class, vars(module).values()))  # an alias is no second one
+        if issubclass(kind, Evolution) and kind.__module__ == module.__name__ and not _is_abstract(kind)
     ]
     for info in sorted(pkgutil.iter_modules(getattr(module, '__path__', ())), key=lambda i: i.name):
         found += _of_dotted_name(f'{module.__name__}.{info.name}')
     return found
 
 
+def _is_class(thing: Any) -> bool:
+    return isinstance(thing, type)
+
+
 def _is_abstract(kind: type) -> bool:
-    """A base class for others: it has no id of its own, or no evolve()."""
+    """A base class for others: it has no id, or abstract methods."""
     return not hasattr(kind, 'evolution_id') or inspect.isabstract(kind)
 
 

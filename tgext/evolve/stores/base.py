@@ -16,6 +16,10 @@ from ..errors import StoreAway, StoreError
 from ..history import Attempt, History, State
 from ..plan import PlannedEvolution
 
+#: How far the clock may be behind the lease without having jumped back, in milliseconds. A
+#: statement's clock stands still from its start on (MariaDB), and may see a row written after it.
+CLOCK_SLACK = 5_000
+
 
 @dataclass(frozen=True)
 class Owner:
@@ -64,7 +68,7 @@ class LeaseRow:
     @property
     def alive(self) -> bool:
         # Between both ends: a clock that jumped back must not freeze the lease.
-        return self.expires_at - self.ttl <= self.now < self.expires_at
+        return self.expires_at - self.ttl - CLOCK_SLACK <= self.now < self.expires_at
 
     def __str__(self) -> str:
         return f'{self.host}:{self.pid}'
@@ -117,6 +121,10 @@ class Store(ABC):
         """The history, by one read query; empty when nothing was ever recorded here."""
 
     @abstractmethod
+    def error_of(self, attempt: Attempt) -> str | None:
+        """The error of one attempt, which :meth:`history` leaves out for its size."""
+
+    @abstractmethod
     def snapshot(self) -> Snapshot:
         """The history, the lease and the clock."""
 
@@ -148,9 +156,7 @@ class Store(ABC):
         """
 
     @abstractmethod
-    def begin(
-        self, grant: Grant, planned: PlannedEvolution, number: int, fingerprint: str
-    ) -> Attempt:
+    def begin(self, grant: Grant, planned: PlannedEvolution, number: int, fingerprint: str) -> Attempt:
         """Record that an attempt runs.
 
         The caller renews the lease *afterwards*: when that succeeds, every later holder sees
@@ -164,9 +170,7 @@ class Store(ABC):
         :returns: False when it was no longer running: a later holder has marked it.
         """
 
-    def record(
-        self, attempt: Attempt, state: State, error: str | None = None, patience: float = 30.0
-    ) -> bool:
+    def record(self, attempt: Attempt, state: State, error: str | None = None, patience: float = 30.0) -> bool:
         """:meth:`finish`, tried again for ``patience`` seconds while the database is busy.
 
         Recording an outcome must not fail because somebody else was writing just then.
@@ -219,4 +223,3 @@ class Store(ABC):
 
     def close(self) -> None:
         """Let go of everything that a forked child must not share."""
-

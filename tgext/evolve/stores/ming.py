@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import partial
 from typing import Any, TypeVar
 
 from pymongo import MongoClient, ReadPreference, WriteConcern
@@ -144,12 +145,26 @@ class MongoStore(Store):
         documents = self._collection(HISTORY).find({'namespace': self.namespace}, {'error': 0})
         return History([_attempt(document) for document in documents])
 
+    def error_of(self, attempt: Attempt) -> str | None:
+        row = self._row_of(attempt)
+        document = self._run(lambda: self._collection(HISTORY).find_one(row, {'error': 1}))
+        return None if document is None else document.get('error')
+
+    def _row_of(self, attempt: Attempt) -> dict[str, Any]:
+        return {
+            'namespace': self.namespace,
+            'evolution_id': attempt.evolution_id,
+            'attempt': attempt.attempt,
+            'token': attempt.token,
+            'owner': attempt.owner,
+        }
+
     def snapshot(self) -> Snapshot:
         history = self.history()
-        now = self._now()
-        return Snapshot(history, self._lease_row(now), now)
+        row = self._lease_row()
+        return Snapshot(history, row, row.now if row is not None else self._now())
 
-    def _lease_row(self, now: int) -> LeaseRow | None:
+    def _lease_row(self) -> LeaseRow | None:
         document = self._run(lambda: self._collection(LEASE).find_one({'_id': self.namespace}))
         if document is None:
             return None
@@ -160,7 +175,9 @@ class MongoStore(Store):
             pid=document['pid'],
             ttl=int(document['ttl']),
             expires_at=int(document['expires_at']),
-            now=now,
+            # Asked after the document: a renewal in between makes it look older than it is, which
+            # the compare-and-set of a take-over finds out.
+            now=self._now(),
             report=Report(*(document.get(key) for key in ('evolution_id', 'done', 'total', 'message', 'since'))),
         )
 
@@ -172,10 +189,10 @@ class MongoStore(Store):
         self._run(lambda: self._collection(HISTORY).create_index([('evolution_id', 1)]))
 
     def acquire(self, owner: Owner, ttl: float) -> Grant | None:
-        row = self._lease_row(self._now())
+        row = self._lease_row()
         if row is None:
             self._run(lambda: self._insert_lease(owner))
-            row = self._lease_row(self._now())
+            row = self._lease_row()
         if row is None or (row.alive and row.owner != owner.id):
             return None
         milliseconds = round(ttl * 1000)
@@ -261,8 +278,7 @@ class MongoStore(Store):
                 {
                     '$set': {
                         'state': State.INTERRUPTED.value,
-                        'error': f'interrupted: its process died or lost the lease; '
-                        f'{grant.owner} took over',
+                        'error': f'interrupted: its process died or lost the lease; {grant.owner} took over',
                     }
                 },
             )
@@ -270,9 +286,7 @@ class MongoStore(Store):
 
         return self._run(mark)
 
-    def begin(
-        self, grant: Grant, planned: PlannedEvolution, number: int, fingerprint: str
-    ) -> Attempt:
+    def begin(self, grant: Grant, planned: PlannedEvolution, number: int, fingerprint: str) -> Attempt:
         document = {
             **self._document(grant, planned.id, number, State.RUNNING),
             'serving': planned.serving.value,
@@ -308,21 +322,13 @@ class MongoStore(Store):
         }
 
     def finish(self, attempt: Attempt, state: State, error: str | None = None) -> bool:
-        own_row = {
-            'namespace': self.namespace,
-            'evolution_id': attempt.evolution_id,
-            'attempt': attempt.attempt,
-            'token': attempt.token,
-            'owner': attempt.owner,
-        }
+        own_row = self._row_of(attempt)
         values = {
             'state': state.value,
             'finished': _Now(0),
             'error': None if error is None else _Literal(error),
         }
-        recorded = self._run(
-            lambda: self._set(HISTORY, {**own_row, 'state': State.RUNNING.value}, values)
-        )
+        recorded = self._run(lambda: self._set(HISTORY, {**own_row, 'state': State.RUNNING.value}, values))
         if recorded is not None:
             return True
         # Recorded already: the answer of an earlier try was lost.
@@ -339,7 +345,7 @@ class MongoStore(Store):
                     'started': now,
                     'finished': now,
                 }
-                self._run(lambda document=document: self._insert_once(document))
+                self._run(partial(self._insert_once, document))
 
     def _insert_once(self, document: dict[str, Any]) -> None:
         with suppress(DuplicateKeyError):

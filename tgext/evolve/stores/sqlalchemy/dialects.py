@@ -8,7 +8,8 @@ from enum import Enum
 from typing import Any
 
 from sqlalchemy import Connection, text
-from sqlalchemy.exc import DBAPIError, InterfaceError, SQLAlchemyError, TimeoutError
+from sqlalchemy.exc import DBAPIError, InterfaceError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from ... import failure
 from ...errors import StoreAway, StoreBusy, StoreError
@@ -44,7 +45,7 @@ class Dialect:
 
     def trouble(self, error: BaseException) -> Trouble:
         """What ``error`` means, by the codes that this database uses."""
-        if isinstance(error, TimeoutError):
+        if isinstance(error, PoolTimeout):
             return Trouble.BUSY
         if not isinstance(error, DBAPIError):
             return Trouble.OTHER
@@ -66,9 +67,7 @@ class Dialect:
                 remedy='It is tried again until it answers.',
             )
         if trouble is Trouble.BUSY:
-            return StoreBusy(
-                f'the database is busy: {what}', place=place, remedy='It is tried again.'
-            )
+            return StoreBusy(f'the database is busy: {what}', place=place, remedy='It is tried again.')
         if trouble is Trouble.MISSING_TABLE:
             return StoreError(
                 f'a table of tgext.evolve is missing: {what}',
@@ -216,9 +215,7 @@ class MySQL(Dialect):
 
     def end_sessions(self, connection: Connection, owners: Collection[str]) -> None:
         for owner in owners:
-            session = connection.execute(
-                text('SELECT IS_USED_LOCK(:name)'), {'name': self._lock(owner)}
-            ).scalar()
+            session = connection.execute(text('SELECT IS_USED_LOCK(:name)'), {'name': self._lock(owner)}).scalar()
             if session is not None:
                 connection.exec_driver_sql(f'KILL {int(session)}')
                 log.warning('ended the database session %s of the holder that was deposed', session)

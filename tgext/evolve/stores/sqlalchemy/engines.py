@@ -49,9 +49,7 @@ def own_engine(conf: Mapping[str, Any], prefix: str) -> Engine:
     :param prefix: of the options, ``sqlalchemy.`` or ``sqlalchemy.master.``.
     """
     options = {
-        key: value
-        for key, value in conf.items()
-        if key.startswith(prefix) and key[len(prefix) :] not in _POOL_OPTIONS
+        key: value for key, value in conf.items() if key.startswith(prefix) and key[len(prefix) :] not in _POOL_OPTIONS
     }
     url = make_url(options[f'{prefix}url'])
     given = options.pop(f'{prefix}connect_args', None) or {}
@@ -89,11 +87,7 @@ def _connect_args(url: URL) -> dict[str, Any]:
     """Patience with a lost server, unless the URL says otherwise."""
     dialect = dialect_for(url.get_backend_name(), str(url))
     driver = url.get_driver_name()
-    return {
-        name: value
-        for name, value in dialect.connect_args.get(driver, {}).items()
-        if name not in url.query
-    }
+    return {name: value for name, value in dialect.connect_args.get(driver, {}).items() if name not in url.query}
 
 
 def same_database(one: URL, other: URL) -> bool:

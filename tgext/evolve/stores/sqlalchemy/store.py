@@ -91,6 +91,21 @@ class SQLAlchemyStore(Store):
                 return History()
             raise
 
+    def error_of(self, attempt: Attempt) -> str | None:
+        def read(connection: Connection) -> str | None:
+            return connection.execute(select(history.c.error).where(*self._row_of(attempt))).scalar()
+
+        return self._run(read)
+
+    def _row_of(self, attempt: Attempt) -> list[Any]:
+        return [
+            history.c.namespace == self.namespace,
+            history.c.evolution_id == attempt.evolution_id,
+            history.c.attempt == attempt.attempt,
+            history.c.token == attempt.token,
+            history.c.owner == attempt.owner,
+        ]
+
     def snapshot(self) -> Snapshot:
         def look(connection: Connection) -> Snapshot:
             now, row = self._lease_row(connection)
@@ -102,9 +117,7 @@ class SQLAlchemyStore(Store):
                 now, row = self._lease_row(connection)
             else:
                 now, row = connection.execute(select(database_now())).scalar_one(), None
-            return Snapshot(
-                self._history(connection) if self._has(connection, history) else History(), row, now
-            )
+            return Snapshot(self._history(connection) if self._has(connection, history) else History(), row, now)
 
         try:
             return self._run(look)
@@ -211,9 +224,7 @@ class SQLAlchemyStore(Store):
     def _insert_lease(self, connection: Connection, owner: Owner) -> None:
         # The token begins above every one that was ever recorded here, also when somebody dropped
         # the lease's table or row.
-        highest = select(func.coalesce(func.max(history.c.token), 0)).where(
-            history.c.namespace == self.namespace
-        )
+        highest = select(func.coalesce(func.max(history.c.token), 0)).where(history.c.namespace == self.namespace)
         values = {
             'namespace': self.namespace,
             'owner': owner.id,
@@ -263,9 +274,7 @@ class SQLAlchemyStore(Store):
 
     def release(self, grant: Grant) -> None:
         def give_back(connection: Connection) -> None:
-            connection.execute(
-                update(lease).where(*self._mine(grant)).values(expires_at=0, **_NO_REPORT)
-            )
+            connection.execute(update(lease).where(*self._mine(grant)).values(expires_at=0, **_NO_REPORT))
 
         self._run(give_back)
 
@@ -299,8 +308,7 @@ class SQLAlchemyStore(Store):
                     .where(*older)
                     .values(
                         state=State.INTERRUPTED.value,
-                        error=f'interrupted: its process died or lost the lease; '
-                        f'{grant.owner} took over',
+                        error=f'interrupted: its process died or lost the lease; {grant.owner} took over',
                     )
                 )
 
@@ -325,9 +333,7 @@ class SQLAlchemyStore(Store):
             return ''
         return f'Open transactions: {who}.' if who else ''
 
-    def begin(
-        self, grant: Grant, planned: PlannedEvolution, number: int, fingerprint: str
-    ) -> Attempt:
+    def begin(self, grant: Grant, planned: PlannedEvolution, number: int, fingerprint: str) -> Attempt:
         def start(connection: Connection) -> Attempt:
             connection.execute(
                 insert(history).values(
@@ -365,14 +371,7 @@ class SQLAlchemyStore(Store):
         """The fence: one conditional write on the attempt's own row."""
         return (
             update(history)
-            .where(
-                history.c.namespace == self.namespace,
-                history.c.evolution_id == attempt.evolution_id,
-                history.c.attempt == attempt.attempt,
-                history.c.token == attempt.token,
-                history.c.owner == attempt.owner,
-                history.c.state == State.RUNNING.value,
-            )
+            .where(*self._row_of(attempt), history.c.state == State.RUNNING.value)
             .values(state=state.value, finished=database_now(), error=error)
         )
 
@@ -398,16 +397,14 @@ class SQLAlchemyStore(Store):
                     'started': None,
                     'finished': None,
                 }
-                for id in ids
+                for id in dict.fromkeys(ids)
                 if id not in known
             ]
             if not rows:
                 return
             now = connection.execute(select(database_now())).scalar_one()
             with _transaction(connection):
-                connection.execute(
-                    insert(history), [{**row, 'started': now, 'finished': now} for row in rows]
-                )
+                connection.execute(insert(history), [{**row, 'started': now, 'finished': now} for row in rows])
 
         self._run(record, transaction=True)
 
@@ -430,9 +427,7 @@ class SQLAlchemyStore(Store):
                 .where(
                     history.c.namespace == self.namespace,
                     history.c.evolution_id.in_(list(ids)),
-                    history.c.state.in_(
-                        [s.value for s in (State.FAILED, State.CANCELLED, State.INTERRUPTED)]
-                    ),
+                    history.c.state.in_([s.value for s in (State.FAILED, State.CANCELLED, State.INTERRUPTED)]),
                     history.c.fingerprint.is_not(None),
                 )
                 .values(fingerprint=None)
@@ -446,7 +441,7 @@ class SQLAlchemyStore(Store):
         def read(connection: Connection) -> Predecessor | None:
             if not self._has(connection, predecessor):
                 return None
-            rows = dict(
+            rows: dict[str, str] = dict(
                 connection.execute(select(predecessor.c.type, predecessor.c.value)).tuples().all()
             )
             return Predecessor(version=rows.get('version'), locked_by=rows.get('lock'))
@@ -479,25 +474,18 @@ class SQLAlchemyStore(Store):
 
     # -- the work
 
-    def work(
-        self, attempt: Attempt, planned: PlannedEvolution
-    ) -> AbstractContextManager[None]:
+    def work(self, attempt: Attempt, planned: PlannedEvolution) -> AbstractContextManager[None]:
         work = SessionWork(self._session, self._dialect, self.name, planned.id, attempt.owner)
         if planned.transactional:
             done = self._outcome(attempt, State.DONE, None)
-            return work.transactional(
-                attempt, planned, lambda connection: connection.execute(done).rowcount == 1
-            )
+            return work.transactional(attempt, planned, lambda connection: connection.execute(done).rowcount == 1)
         return work.plain(lambda: self.record(attempt, State.DONE))
 
     def refuses(self, planned: PlannedEvolution) -> str | None:
         if self._session is None or self._session_engine is None:
             return 'the application has no SQLAlchemy session'
         if not same_database(self._engine.url, self._session_engine.url):
-            return (
-                f'tgext.evolve.store is {self.name}, which is not the database of the '
-                f"application's session"
-            )
+            return f"tgext.evolve.store is {self.name}, which is not the database of the application's session"
         settings = getattr(getattr(self._session, 'session_factory', None), 'kw', {})
         if settings.get('twophase'):
             return (

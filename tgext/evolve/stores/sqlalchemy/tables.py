@@ -11,7 +11,7 @@ from sqlalchemy.sql.functions import FunctionElement
 
 metadata = MetaData()
 
-_MYSQL = {'mysql_engine': 'InnoDB', 'mysql_charset': 'utf8mb4'}
+_MYSQL: dict[str, Any] = {'mysql_engine': 'InnoDB', 'mysql_charset': 'utf8mb4'}
 _MYSQL |= {key.replace('mysql', 'mariadb'): value for key, value in _MYSQL.items()}
 
 
@@ -23,7 +23,7 @@ def _id(length: int) -> String:
 
 _long_text = Text().with_variant(MEDIUMTEXT(), 'mysql', 'mariadb')
 
-lease: Table = Table(
+lease: Any = Table(
     'tgext_evolve_lease',
     metadata,
     Column('namespace', _id(200), primary_key=True),
@@ -42,7 +42,7 @@ lease: Table = Table(
     **_MYSQL,
 )
 
-history: Table = Table(
+history: Any = Table(
     'tgext_evolve_history',
     metadata,
     Column('namespace', _id(200), primary_key=True),
@@ -64,7 +64,7 @@ history: Table = Table(
 Index('ix_tgext_evolve_history_evolution', history.c.evolution_id)
 
 #: What 0.0.5 left; never made and never written by this release.
-predecessor: Table = Table(
+predecessor: Any = Table(
     'tgext_evolve',
     MetaData(),
     Column('type', String(16), primary_key=True),
