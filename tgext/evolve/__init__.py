@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from importlib import import_module
 from typing import Any
 
@@ -104,14 +104,12 @@ def stamp(conf: Any, ids: Collection[str] | None = None) -> list[str]:
     :returns: the ids; nothing when tgext.evolve is disabled.
     :raises OptionError: naming an id that neither plan nor history has.
     """
-    evolver = _evolver(conf)
-    return [] if evolver is None else evolver.stamp(ids)
+    return _record(conf, lambda records: records.stamp(ids), [])
 
 
 def unstamp(conf: Any, ids: Collection[str]) -> list[str]:
     """Take back :func:`stamp`, or an import from 0.0.5: these are pending again."""
-    evolver = _evolver(conf)
-    return [] if evolver is None else evolver.unstamp(ids)
+    return _record(conf, lambda records: records.unstamp(ids), [])
 
 
 def retry(conf: Any, ids: Collection[str]) -> int:
@@ -119,8 +117,7 @@ def retry(conf: Any, ids: Collection[str]) -> int:
 
     :returns: how many attempts no longer count.
     """
-    evolver = _evolver(conf)
-    return 0 if evolver is None else evolver.retry(ids)
+    return _record(conf, lambda records: records.retry(ids), 0)
 
 
 def adopt(conf: Any, version: str | None = None, *, ignore_lock: bool = False) -> list[str]:
@@ -130,15 +127,12 @@ def adopt(conf: Any, version: str | None = None, *, ignore_lock: bool = False) -
     :param ignore_lock: 0.0.5's lock is a leftover: no process of it runs any more.
     :returns: the ids that count as done now.
     """
-    evolver = _evolver(conf)
-    return [] if evolver is None else evolver.adopt(version, ignore_lock=ignore_lock)
+    return _record(conf, lambda records: records.adopt(version, ignore_lock=ignore_lock), [])
 
 
 def claim(conf: Any) -> None:
     """Begin a history of its own in this namespace, though another one has the same evolutions."""
-    evolver = _evolver(conf)
-    if evolver is not None:
-        evolver.claim()
+    _record(conf, lambda records: records.claim(), None)
 
 
 def _component() -> Any:
@@ -147,3 +141,14 @@ def _component() -> Any:
 
 def _evolver(conf: Any) -> Any:
     return _component().evolver_of(conf)
+
+
+def _record(conf: Any, act: Callable[[Any], Any], disabled: Any) -> Any:
+    """Record something by hand, and have this process see it; ``disabled``: what to return then."""
+    evolver = _evolver(conf)
+    if evolver is None:
+        return disabled
+    records = import_module('.records', __name__).Records(evolver.options, evolver.plan, evolver.store)
+    result = act(records)
+    evolver.look()
+    return result

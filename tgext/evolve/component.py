@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 EVOLVER = 'tgext_evolve.evolver'
 REGISTERED = 'tgext_evolve.registered'
 _PLUGGED = 'tgext_evolve.plugged'
+_DATABASES = 'tgext_evolve.databases'
 _BARE = 'tgext_evolve.bare_application'
 
 #: In the environ of a request that found the gate closed: the verdict that it found.
@@ -177,6 +178,7 @@ class EvolveComponent(ConfigurationComponent):
                 tg.config.pop_thread_config(conf)
 
         conf[EVOLVER] = Evolver(options, plan, store, around)
+        conf[_DATABASES] = databases
 
     def _look_and_start(self, conf: Any, app: Any) -> Any:
         evolver = conf[EVOLVER]
@@ -187,6 +189,9 @@ class EvolveComponent(ConfigurationComponent):
         blocking = evolver.options.mode == 'blocking' and role is not processes.Role.OTHER
         if blocking and not evolver.gate.is_open:
             evolver.block()
+            if role is processes.Role.MASTER:
+                # Evolutions have used the pool of the application, which no worker may inherit.
+                conf[_DATABASES].dispose()
         if role is processes.Role.SERVER:
             evolver.start()
         elif role is processes.Role.MASTER:

@@ -142,6 +142,15 @@ class Databases:
             f"Install it: pip install 'tgext.evolve[{extra}]'",
         )
 
+    def dispose(self) -> None:
+        """Close the connections that evolutions left in the application's own pool."""
+        if self.engine is None:
+            return
+        from .stores.sqlalchemy.engines import in_memory
+
+        if not in_memory(self.engine.url):
+            self.engine.dispose()
+
     # -- what is not the store's
 
     def beside(self, store: Store) -> AbstractContextManager[None]:

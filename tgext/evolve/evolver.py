@@ -7,22 +7,21 @@ import os
 import random
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 
 from .agenda import Agenda, judge
+from .arrival import Arrival
 from .errors import (
     EvolutionFailed,
     EvolveError,
-    LeaseTaken,
-    OptionError,
     StoreAway,
     StoreBusy,
     StoreError,
 )
 from .gate import Gate, Progress, Reason, Serving, Verdict
-from .history import History, State
+from .history import History
 from .lease import Lease
 from .leaving import leave_at_exit
 from .options import Options
@@ -34,6 +33,9 @@ from .runner import Outcome, Runner
 from .stores.base import LeaseRow, Owner, Snapshot, Store
 
 log = logging.getLogger(__name__)
+
+#: After how many seconds a process that still gets requests has evidently not ended.
+_STAYED = 60.0
 
 #: The longest pause between two tries while the database is away, in seconds.
 _LONGEST_PAUSE = 5.0
@@ -58,6 +60,7 @@ class Evolver:
         self.gate = Gate()
         self._around = around
         self._policy = RetryPolicy(options.max_attempts, options.retry_delay)
+        self._arrival = Arrival(plan, store, options.namespace)
         self._warned: set[str] = set()
         self._had_history = False
         self._thread: threading.Thread | None = None
@@ -198,6 +201,7 @@ class Evolver:
     def _forget_parent(self) -> None:
         """Nothing of this is shared with the process that this one was forked from."""
         self._leaving = threading.Event()
+        self._left_at: float | None = None
         self._starting = threading.Lock()
         self._thread = None
         self._started_in = None
@@ -212,10 +216,26 @@ class Evolver:
 
     def ensure_started(self) -> None:
         """At a request while the gate is closed, and at the first one of a process."""
+        if self._has_ended_early():
+            self._started_in = None
         if self._started_in != os.getpid():
             self.start()
         if self._thread is None and not self.gate.is_open:
             self._glance()
+
+    def _has_ended_early(self) -> bool:
+        """The thread is gone, and nobody would ever open the gate.
+
+        A process that was told to leave and goes on serving long after that did not mean it.
+        """
+        thread = self._thread
+        if thread is None or thread.is_alive() or self.gate.is_open or self._started_in != os.getpid():
+            return False
+        if self._left_at is not None and time.monotonic() - self._left_at < _STAYED:
+            return False
+        self._left_at = None
+        self._leaving = threading.Event()
+        return True
 
     def _glance(self) -> None:
         """No thread looks here, so the closed path does: at most once per ``poll``."""
@@ -305,13 +325,20 @@ class Evolver:
         point('after-take')
         with lease:
             if not snapshot.history:
-                self._import(lease)
+                self._arrival.import_predecessor(lease)
             outcome = self._runner().run(lease)
             if outcome is Outcome.IDLE:
                 # What is done is known: open before the lease is given back.
                 self._judge_snapshot(self.store.snapshot())
             point('before-release')
         return outcome
+
+    def _may_begin(self, snapshot: Snapshot) -> bool:
+        """When nothing is recorded here: is that because the record stands elsewhere?"""
+        obstacle = self._arrival.obstacle(snapshot, had_history=self._had_history)
+        if obstacle is not None:
+            self._move(obstacle)
+        return obstacle is None
 
     def _runner(self) -> Runner:
         return Runner(
@@ -368,179 +395,11 @@ class Evolver:
             'set tgext.evolve.on_failure = open to serve all the same.',
         )
 
-    # -- the first time in a database
-
-    def _may_begin(self, snapshot: Snapshot) -> bool:
-        """When nothing is recorded here: is that because the record stands elsewhere?"""
-        if snapshot.history:
-            return True
-        refused = None
-        if self._had_history:
-            refused = Verdict(
-                Serving.NOTHING,
-                Reason.DATABASE_REFUSES,
-                detail=f'the history in {self.store.name} has vanished while this process ran. '
-                f'Restore the table tgext_evolve_history; if it is gone on purpose, start again',
-            )
-        elif snapshot.lease is None:
-            # Once the lease was taken here, somebody decided that this is the right place.
-            refused = self._predecessor_verdict() or self._elsewhere_verdict()
-        if refused is not None:
-            self._move(refused)
-        return refused is None
-
-    def _elsewhere_verdict(self) -> Verdict | None:
-        names = [name for planned in self.plan for name in planned.names]
-        others = self.store.namespaces_with(names)
-        if not others:
-            return None
-        return Verdict(
-            Serving.NOTHING,
-            Reason.OTHER_NAMESPACE,
-            detail=f'nothing is recorded under {self.options.namespace!r}, but evolutions with the '
-            f'same ids are under {", ".join(map(repr, others))}. Set tgext.evolve.namespace = '
-            f'{others[0]}; or, if this is another application that shares the database, type '
-            f'tgext.evolve.claim(conf)',
-        )
-
-    def _predecessor_verdict(self) -> Verdict | None:
-        """Why a 0.0.5 database cannot be taken over now; None when it can."""
-        old = self.store.predecessor()
-        if old is None:
-            return None
-        if old.locked_by is not None:
-            detail = (
-                f'tgext.evolve 0.0.5 holds its lock in {self.store.name} (process {old.locked_by}). '
-                f'If no process of it runs any more, type tgext.evolve.adopt(conf, ignore_lock=True)'
-            )
-        elif old.version is not None and self.plan.up_to(old.version) is None:
-            detail = (
-                f'tgext.evolve 0.0.5 recorded {old.version!r} as the last evolution in '
-                f'{self.store.name}, and the evolutions option has no such id. Type '
-                f"tgext.evolve.adopt(conf, version='the last id that ran'), or "
-                f'tgext.evolve.stamp(conf, [ids]) with those that ran'
-            )
-        else:
-            return None
-        return Verdict(Serving.NOTHING, Reason.PREDECESSOR, detail=detail)
-
-    def _import(self, lease: Lease) -> None:
-        """Take over what 0.0.5 recorded, once: into an empty history, under the lease."""
-        if self.store.history():
-            return
-        old = self.store.predecessor()
-        if old is not None and old.version is not None and self.plan.up_to(old.version) is not None:
-            point('before-import')
-            self._adopt(lease, old.version)
-            point('after-import')
-
-    def _adopt(self, lease: Lease, version: str) -> list[str]:
-        done = self.plan.up_to(version)
-        if done is None:
-            raise OptionError(
-                f'there is no evolution {version!r} in the evolutions option',
-                place=f'namespace {self.options.namespace!r}',
-                remedy='Name the last one that ran, as written there.',
-            )
-        ids = [planned.id for planned in done]
-        self.store.settle(lease.grant, ids, State.IMPORTED)
-        log.warning(
-            '[%s] tgext.evolve 0.0.5 ran %r last in this database, so these count as done: %s. If '
-            'one of them never ran, type tgext.evolve.unstamp(conf, [id])',
-            self.options.namespace,
-            version,
-            ', '.join(map(repr, ids)),
-        )
-        return ids
-
-    # -- by hand
-
-    def hold(self, patience: float = 30.0) -> Lease:
-        """Take the lease for a record made by hand.
-
-        :param patience: seconds to wait for who holds it.
-        :raises LeaseTaken: naming the holder.
-        """
-        self.store.prepare()
-        owner = Owner()
-        until = time.monotonic() + patience
-        while True:
-            lease = Lease.take(self.store, owner, self.options.lease)
-            if lease is not None:
-                return lease
-            if time.monotonic() > until:
-                raise LeaseTaken(
-                    f'the lease of {self.options.namespace!r} is held by {self.store.snapshot().lease}',
-                    place=self.store.name,
-                    remedy='Wait until its evolutions are done, or stop that process.',
-                )
-            time.sleep(self.options.poll)
-
-    def stamp(self, ids: Collection[str] | None = None) -> list[str]:
-        """Record evolutions as done without running them; all of the plan when ``ids`` is None."""
-        with self.hold() as lease:
-            self.store.interrupt_older(lease.grant)
-            history = self.store.history()
-            if ids is None:
-                wanted = [planned.id for planned in self.plan.pending(history)]
-            else:
-                wanted = self._known(ids, history)
-            self.store.settle(lease.grant, wanted, State.STAMPED)
-        self.look()
-        return wanted
-
-    def unstamp(self, ids: Collection[str]) -> list[str]:
-        """Evolutions that were only stamped or imported are pending again."""
-        with self.hold() as lease:
-            wanted = self._known(ids, self.store.history())
-            self.store.unsettle(lease.grant, wanted)
-        self.look()
-        return wanted
-
-    def retry(self, ids: Collection[str]) -> int:
-        """What failed or was cancelled may run again at once; how many attempts were forgiven."""
-        names: list[str] = []
-        for id in self._known(ids, self.store.history()):
-            planned = self.plan.find(id)
-            names += planned.names if planned is not None else [id]
-        return self.store.forgive(names)
-
-    def adopt(self, version: str | None = None, *, ignore_lock: bool = False) -> list[str]:
-        """Take over the record of 0.0.5 by hand; the ids that count as done now."""
-        old = self.store.predecessor()
-        if old is not None and old.locked_by is not None and not ignore_lock:
-            raise LeaseTaken(
-                f'tgext.evolve 0.0.5 holds its lock (process {old.locked_by})',
-                place=self.store.name,
-                remedy='Stop it, or say ignore_lock=True if no process of it runs any more.',
-            )
-        version = version or (old.version if old is not None else None)
-        with self.hold() as lease:
-            # With no version nothing ever ran; that the lease was taken is all that is recorded.
-            adopted = self._adopt(lease, version) if version is not None else []
-        self.look()
-        return adopted
-
-    def claim(self) -> None:
-        """Begin a history in this namespace, though another one has the same evolutions."""
-        with self.hold():
-            pass
-
-    def _known(self, ids: Collection[str], history: History) -> list[str]:
-        wanted = list(dict.fromkeys(str(id) for id in ids))
-        unknown = [id for id in wanted if id not in self.plan and id not in history.ids]
-        if unknown:
-            raise OptionError(
-                f'there is no evolution {", ".join(map(repr, unknown))}',
-                place=f'namespace {self.options.namespace!r}',
-                remedy='Use ids of the plan or of the history.',
-            )
-        return [planned.id if (planned := self.plan.find(id)) else id for id in wanted]
-
     # -- leaving
 
     def leave(self) -> None:
         """The process ends: stop at the next possible moment. Does not wait."""
+        self._left_at = time.monotonic()
         self._leaving.set()
 
     def join(self, patience: float) -> bool:

@@ -1,0 +1,105 @@
+"""What people record by hand: stamps, second chances, and what 0.0.5 left."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection
+
+from .arrival import Arrival
+from .errors import LeaseTaken, OptionError
+from .history import History, State
+from .lease import Lease
+from .options import Options
+from .plan import Plan
+from .stores.base import Owner, Store
+
+
+class Records:
+    """Writes to the history of one application, under the lease where that matters."""
+
+    def __init__(self, options: Options, plan: Plan, store: Store):
+        self._options = options
+        self._plan = plan
+        self._store = store
+
+    def hold(self, patience: float = 30.0) -> Lease:
+        """Take the lease for a record.
+
+        :param patience: seconds to wait for who holds it.
+        :raises LeaseTaken: naming the holder.
+        """
+        self._store.prepare()
+        owner = Owner()
+        until = time.monotonic() + patience
+        while True:
+            lease = Lease.take(self._store, owner, self._options.lease)
+            if lease is not None:
+                return lease
+            if time.monotonic() > until:
+                raise LeaseTaken(
+                    f'the lease of {self._options.namespace!r} is held by {self._store.snapshot().lease}',
+                    place=self._store.name,
+                    remedy='Wait until its evolutions are done, or stop that process.',
+                )
+            time.sleep(self._options.poll)
+
+    def stamp(self, ids: Collection[str] | None = None) -> list[str]:
+        """Record evolutions as done without running them; all of the plan when ``ids`` is None."""
+        with self.hold() as lease:
+            self._store.interrupt_older(lease.grant)
+            history = self._store.history()
+            if ids is None:
+                wanted = [planned.id for planned in self._plan.pending(history)]
+            else:
+                wanted = self._known(ids, history)
+            self._store.settle(lease.grant, wanted, State.STAMPED)
+        return wanted
+
+    def unstamp(self, ids: Collection[str]) -> list[str]:
+        """Evolutions that were only stamped or imported are pending again."""
+        with self.hold() as lease:
+            wanted = self._known(ids, self._store.history())
+            self._store.unsettle(lease.grant, wanted)
+        return wanted
+
+    def retry(self, ids: Collection[str]) -> int:
+        """What failed or was cancelled may run again at once; how many attempts were forgiven."""
+        names: list[str] = []
+        for id in self._known(ids, self._store.history()):
+            planned = self._plan.find(id)
+            names += planned.names if planned is not None else [id]
+        return self._store.forgive(names)
+
+    def adopt(self, version: str | None = None, *, ignore_lock: bool = False) -> list[str]:
+        """Take over the record of 0.0.5; the ids that count as done now."""
+        old = self._store.predecessor()
+        if old is not None and old.locked_by is not None and not ignore_lock:
+            raise LeaseTaken(
+                f'tgext.evolve 0.0.5 holds its lock (process {old.locked_by})',
+                place=self._store.name,
+                remedy='Stop it, or say ignore_lock=True if no process of it runs any more.',
+            )
+        version = version or (old.version if old is not None else None)
+        with self.hold() as lease:
+            if version is None:
+                # Nothing ever ran; that the lease was taken is all that is recorded.
+                return []
+            return Arrival(self._plan, self._store, self._options.namespace).adopt(lease, version)
+
+    def claim(self) -> None:
+        """Begin a history in this namespace, though another one has the same evolutions."""
+        with self.hold():
+            pass  # that it was taken once is the claim
+
+    def _known(self, ids: Collection[str], history: History) -> list[str]:
+        if isinstance(ids, str | int):
+            ids = [str(ids)]
+        wanted = list(dict.fromkeys(str(id) for id in ids))
+        unknown = [id for id in wanted if id not in self._plan and id not in history.ids]
+        if unknown:
+            raise OptionError(
+                f'there is no evolution {", ".join(map(repr, unknown))}',
+                place=f'namespace {self._options.namespace!r}',
+                remedy='Use ids of the plan or of the history.',
+            )
+        return [planned.id if (planned := self._plan.find(id)) else id for id in wanted]
