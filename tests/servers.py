@@ -28,8 +28,10 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import pytest
 
-#: Seconds that a server may take to answer, and to end after it was asked to.
+#: Seconds that a server may take to answer.
 READY = 30
+#: Seconds that a server may take to end after it was asked to; some wait for their clients.
+GRACE = 5
 #: Starts that may fail before a server counts as one that cannot be had: a port may be taken between the look and
 #: the start, and PostgreSQL refuses to start until the last child of a killed server is gone.
 TRIES = 5
@@ -178,7 +180,7 @@ class Server:
             if process.poll() is None and sign != signal.SIGKILL:
                 process.send_signal(sign)
                 with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(READY)
+                    process.wait(GRACE)
             if process.poll() is None:
                 # A child of PostgreSQL could still commit after its parent is dead.
                 pids = [process.pid, *_children(process.pid)]

@@ -311,9 +311,17 @@ class ClosedApplicationWrapper(ApplicationWrapper):
         if context.request.state.get('original_response') is not None:
             # The second pass: ErrorPage asks ErrorController for its page.
             response = self.next_handler(controller, environ, context)
+            if response.status_int >= 300 and response.status_int != 503:
+                # There is no such page, or it asks for a login: not what was meant by a 503.
+                response = self._page(maintenance, environ)
+            response.status = STATUS
         else:
-            response = Response(status=STATUS, content_type=HTML, charset='utf-8')
-            response.body = maintenance.page(environ)
+            response = self._page(maintenance, environ)
         for name, value in maintenance.headers(verdict):
             response.headers[name] = value
+        return response
+
+    def _page(self, maintenance: Maintenance, environ: Environ) -> Response:
+        response = Response(status=STATUS, content_type=HTML, charset='utf-8')
+        response.body = maintenance.page(environ)
         return response

@@ -11,11 +11,10 @@ LIMIT = 32_000
 #: What is looked at of a longer text, in characters at either end.
 _LOOKED_AT = 500_000
 
-# Every repetition is bounded: a text of any size is searched in a time that grows with its length.
-# A password goes up to the last @ of its word, as people do not escape it.
-_URL_PASSWORD = re.compile(r'(?<![a-z0-9+.-])([a-z][a-z0-9+.-]{0,40}://[^\s:/@]{0,256}:)\S{1,512}@', re.IGNORECASE)
+# Repetitions are bounded or take all they tried: the time to search a text grows with its length, no faster.
+_URL_WORD = re.compile(r'(://[^\s:/@]{0,256}:)(\S+)')
 _KEY_PASSWORD = re.compile(
-    r'(password|passwd|passphrase|pwd)(["\']?[ \t]{0,8}[=:][ \t]{0,8})'
+    r'(password|passwd|passphrase|pwd)(["\']?[ \t]{0,8}=[ \t]{0,8}|["\'][ \t]{0,8}:[ \t]{0,8})'
     r"""('(?:[^'\\]|\\.){0,512}'|"(?:[^"\\]|\\.){0,512}"|\{[^}]{0,512}\}|[^\s,;&)]+)""",
     re.IGNORECASE | re.DOTALL,
 )
@@ -49,13 +48,20 @@ def clean(text: str) -> str:
     if len(text) > 2 * _LOOKED_AT:
         text = text[:_LOOKED_AT] + text[-_LOOKED_AT:]  # the seam is cut out again below
     text = text.replace('\0', '')
-    text = _URL_PASSWORD.sub(r'\1***@', text)
+    text = _URL_WORD.sub(_without_password, text)
     text = _KEY_PASSWORD.sub(r'\1\2***', text)
     kept = text.encode('utf-8', 'replace')
     if len(kept) <= LIMIT:
         return kept.decode('utf-8')
     head, tail = LIMIT // 4, LIMIT - LIMIT // 4 - 40
     return '\n[... cut ...]\n'.join(part.decode('utf-8', 'ignore') for part in (kept[:head], kept[-tail:]))
+
+
+def _without_password(match: re.Match[str]) -> str:
+    before, word = match.groups()
+    # Up to the last @ of the word: people do not escape one in a password.
+    _, at, rest = word.rpartition('@')
+    return f'{before}***@{rest}' if at else f'{before}{word}'
 
 
 def _hide_parameters(error: BaseException) -> None:
@@ -72,5 +78,5 @@ def _hide_parameters(error: BaseException) -> None:
             if hasattr(each, 'hide_parameters'):
                 each.hide_parameters = True
             todo += getattr(each, 'exceptions', ())
-        except Exception:
+        except BaseException:
             pass  # its attributes do not behave; what it refers to has been noted

@@ -441,10 +441,9 @@ class SQLAlchemyStore(Store):
         def read(connection: Connection) -> Predecessor | None:
             if not self._has(connection, predecessor):
                 return None
-            rows: dict[str, str] = dict(
-                connection.execute(select(predecessor.c.type, predecessor.c.value)).tuples().all()
-            )
-            return Predecessor(version=rows.get('version'), locked_by=rows.get('lock'))
+            rows = connection.execute(select(predecessor.c.type, predecessor.c.value))
+            values = {row.type: row.value for row in rows}
+            return Predecessor(version=values.get('version'), locked_by=values.get('lock'))
 
         return self._run(read)
 
