@@ -151,15 +151,16 @@ def _why(agenda: Agenda, serving: Serving, running: bool) -> tuple[Reason, str]:
 def _failures(stopped: tuple[Stopped, ...]) -> str:
     return '; '.join(
         f'{s.planned.id!r} {s.latest.state.value}'
-        + (f', and does not run again by itself: {s.decision.why}' if s.decision.why else '')
-        + _remedy(s)
+        + (
+            f' ({s.decision.why})'
+            if s.decision.permission is Permission.LATER
+            else f', and does not run again by itself: {s.decision.why}{_remedy(s)}'
+        )
         for s in stopped
     )
 
 
 def _remedy(stopped: Stopped) -> str:
-    if stopped.decision.permission is Permission.LATER:
-        return ' (it is tried again soon)'
     id = stopped.planned.id
     mend = '' if stopped.latest.state is State.CANCELLED else 'Mend its code and start again, or '
     return (

@@ -150,7 +150,9 @@ class Evolver:
         before = self.gate.move(verdict)
         if (before.serving, before.reason) != (verdict.serving, verdict.reason):
             level = logging.INFO
-            if verdict.reason not in _GOOD_REASONS:
+            if before.reason is Reason.RETRYING and verdict.reason in _GOOD_REASONS and not self.gate.is_open:
+                level = logging.DEBUG  # the attempts themselves are logged
+            elif verdict.reason not in _GOOD_REASONS:
                 level = logging.ERROR if verdict.serving is Serving.NOTHING else logging.WARNING
             log.log(
                 level,

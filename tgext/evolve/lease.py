@@ -11,6 +11,9 @@ from .stores.base import Grant, Owner, Renewal, Report, Store
 
 log = logging.getLogger(__name__)
 
+#: Reports reach the database at most this often, in seconds.
+_TICK = 1.0
+
 
 class Lease:
     """A granted lease, renewed by a thread of its own every third of its time.
@@ -30,6 +33,7 @@ class Lease:
         self._lost = False
         self._busy = False
         self._ended = threading.Event()
+        self._nudged = threading.Event()
         self._renewing = threading.Lock()
         self._thread: threading.Thread | None = None
 
@@ -62,8 +66,9 @@ class Lease:
             raise LeaseLost(f'the lease (token {self.token}) is held by another process now')
 
     def report(self, report: Report) -> None:
-        """Tell everybody, with the next renewal."""
+        """Tell everybody, soon: those who wait show it to their users."""
         self._report = report
+        self._nudged.set()
 
     def renew(self) -> None:
         """Renew now, and know for sure.
@@ -95,6 +100,7 @@ class Lease:
     def __exit__(self, *exc_info: object) -> None:
         """Stop renewing, and give it back if it is still held."""
         self._ended.set()
+        self._nudged.set()
         if self._thread is not None:
             self._thread.join(self.ttl)
         if not self._lost:
@@ -103,10 +109,19 @@ class Lease:
             except StoreError as error:
                 log.info('the lease was not given back, it expires by itself: %s', error.thing)
 
+    def _sleep(self, pause: float) -> bool:
+        """Until the next renewal is due, or something new was reported; False: it is the end."""
+        asleep = time.monotonic()
+        if self._nudged.wait(pause):
+            # However often an evolution reports, the database hears of it once in a while.
+            self._ended.wait(max(0.0, min(pause, _TICK) - (time.monotonic() - asleep)))
+            self._nudged.clear()
+        return not self._ended.is_set()
+
     def _beat(self) -> None:
         away = False
         pause = self.ttl / 3
-        while not self._ended.wait(pause):
+        while self._sleep(pause):
             try:
                 with self._renewing:
                     self._renew()

@@ -74,7 +74,11 @@ class RetryPolicy:
             return Decision(Permission.NEVER, why=f'it raised {failures} times')
         delay = self.retry_delay * 2 ** min(failures - 1, _MOST_DOUBLINGS)
         ended = latest.finished or latest.started or 0
-        return Decision(Permission.LATER, after=ended + round(delay * 1000))
+        return Decision(
+            Permission.LATER,
+            after=ended + round(delay * 1000),
+            why=f'attempt {failures + 1} of {self.max_attempts} follows {delay:g} s after the last one',
+        )
 
     def _after_interruption(self, planned: PlannedEvolution, attempts: list[Attempt]) -> Decision:
         if planned.rerunnable is False:

@@ -76,7 +76,7 @@ class Runner:
                     return Outcome.IDLE
                 self._attempt(lease, agenda.next, snapshot.history)
         except LeaseLost as lost:
-            log.warning('%s; this process goes on as a waiter', lost)
+            log.warning('[%s] %s; this process goes on as a waiter', self.store.namespace, lost)
             return Outcome.LOST
         except Cancelled:
             pass
@@ -89,7 +89,8 @@ class Runner:
             try:
                 for attempt in self.store.interrupt_older(lease.grant):
                     log.warning(
-                        '%r was interrupted: %s:%s died or lost the lease',
+                        '[%s] %r was interrupted: %s:%s died or lost the lease',
+                        self.store.namespace,
                         attempt.evolution_id,
                         attempt.host,
                         attempt.pid,
@@ -111,7 +112,7 @@ class Runner:
         # Only a renewal after the row is there proves that every later holder will mark it.
         lease.report(Report(evolution_id=planned.id, since=attempt.started))
         lease.renew()
-        log.info('%r starts (attempt %d, token %d)', planned.id, number, lease.token)
+        log.info('[%s] %r starts (attempt %d, token %d)', self.store.namespace, planned.id, number, lease.token)
         run = _Run(lease, planned, attempt, self.leaving, self.progressed)
         try:
             self._announce(lease, planned, history)
@@ -138,7 +139,7 @@ class Runner:
         except BaseException as error:  # also SystemExit: an evolution must not end the server
             self._failed(attempt, planned, error)
         else:
-            log.info('%r is done (%.1f s)', planned.id, time.monotonic() - run.started)
+            log.info('[%s] %r is done (%.1f s)', self.store.namespace, planned.id, time.monotonic() - run.started)
         finally:
             lease.report(Report())
         point('after-record')
@@ -153,18 +154,21 @@ class Runner:
             return  # nobody can serve what was never evolved
         if any(a.serving == Serving.NOTHING.value for a in history.unsettled()):
             return  # they have been kept out already
-        log.info('announced for %g seconds to processes of an older release', self.announce)
+        log.info('[%s] announced for %g seconds to processes of an older release', self.store.namespace, self.announce)
         if self.leaving.wait(self.announce):
             raise Cancelled('the process is leaving')
         lease.check()
 
     def _failed(self, attempt: Attempt, planned: PlannedEvolution, error: BaseException) -> None:
+        traceback = (type(error), error, error.__traceback__)
         log.error(
-            '%r failed (attempt %d): %s',
+            '[%s] %r failed (attempt %d): %s',
+            self.store.namespace,
             planned.id,
             attempt.attempt,
             failure.brief(error),
-            exc_info=(type(error), error, error.__traceback__),
+            # Once is enough; each attempt's own stands in the history.
+            exc_info=traceback if attempt.attempt == 1 else None,
         )
         self._record(attempt, State.FAILED, failure.describe(error))
 
