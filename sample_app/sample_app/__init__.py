@@ -1,0 +1,1 @@
+"""A small wiki that evolves: the sample application of tgext.evolve."""

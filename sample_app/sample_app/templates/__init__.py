@@ -1,0 +1,1 @@
+"""TurboGears finds templates by dotted names: their folder is a package."""

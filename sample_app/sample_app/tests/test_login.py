@@ -1,0 +1,33 @@
+from .conftest import log_in
+
+
+def test_a_manager_sees_the_way_to_the_evolutions(app):
+    page = log_in(app, 'manager', 'managepass')
+    assert 'Welcome, manager.' in page
+    assert 'href="/evolve"' in page
+
+
+def test_an_editor_does_not(app):
+    page = log_in(app, 'editor', 'editpass')
+    assert 'Welcome, editor.' in page
+    assert 'href="/evolve"' not in page
+
+
+def test_login_leads_back_to_where_it_was_asked_for(app):
+    form = app.get('/edit/generators').follow().form
+    form['login'] = 'editor'
+    form['password'] = 'editpass'
+    assert form.submit().maybe_follow().request.path == '/edit/generators'
+
+
+def test_a_wrong_password_is_said_so(app):
+    page = log_in(app, 'manager', 'wrong')
+    assert 'Wrong user name or password.' in page
+    assert 'Log out' not in page
+
+
+def test_nobody_is_logged_in_after_logging_out(app):
+    log_in(app, 'manager', 'managepass')
+    page = app.get('/logout_handler').maybe_follow()
+    assert page.request.path == '/'
+    assert 'Log in' in page
