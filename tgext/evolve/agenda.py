@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from .gate import Progress, Reason, Serving, Verdict
 from .history import Attempt, History, State
 from .plan import Plan, PlannedEvolution
-from .retry import Decision, Permission, RetryPolicy
+from .policy import Decision, Permission, RetryPolicy
 
 
 @dataclass(frozen=True)

@@ -272,8 +272,9 @@ class GateMiddleware:
 
     def _error_page(self, environ: Environ, start_response: StartResponse, verdict: Verdict) -> Iterable[bytes]:
         environ[CLOSED] = (self.maintenance, verdict)
-        # Nobody's identity is looked up for an error page.
-        for key in ('repoze.who.identity', 'REMOTE_USER', 'repoze.what.credentials'):
+        # Nobody's identity is looked up for an error page, nor is a session: I18N would load it
+        # for the language, from a database perhaps.
+        for key in ('repoze.who.identity', 'REMOTE_USER', 'repoze.what.credentials', 'HTTP_COOKIE'):
             environ.pop(key, None)
         path = environ.get('PATH_INFO')
         try:
@@ -315,6 +316,8 @@ class ClosedApplicationWrapper(ApplicationWrapper):
                 # There is no such page, or it asks for a login: not what was meant by a 503.
                 response = self._page(maintenance, environ)
             response.status = STATUS
+            # Whose session was not looked at does not get a new one.
+            response.headers.pop('Set-Cookie', None)
         else:
             response = self._page(maintenance, environ)
         for name, value in maintenance.headers(verdict):

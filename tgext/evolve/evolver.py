@@ -27,8 +27,8 @@ from .leaving import leave_at_exit
 from .options import Options
 from .plan import Plan
 from .points import point
+from .policy import RetryPolicy
 from .processes import forget_after_fork, threads_run
-from .retry import RetryPolicy
 from .runner import Outcome, Runner
 from .stores.base import LeaseRow, Owner, Snapshot, Store
 

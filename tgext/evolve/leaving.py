@@ -40,7 +40,8 @@ def leave_at_exit(leaver: Leaver) -> None:
         _registered = True
     if not _installed and threading.current_thread() is threading.main_thread():
         _previous = signal.getsignal(signal.SIGTERM)
-        if _previous is not None:  # None: installed by C code, which cannot be chained
+        # None: installed by C code, which cannot be chained. Ignored: then the process does not end by it.
+        if _previous not in (None, signal.SIG_IGN):
             signal.signal(signal.SIGTERM, _on_sigterm)
             _installed = True
 

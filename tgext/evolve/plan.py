@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import heapq
 import inspect
+import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
 from enum import Enum
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import PurePath
 from typing import Any
 
@@ -46,7 +47,7 @@ class PlannedEvolution:
         """SHA-256 of the defining module's source and of the instance's parameters."""
         digest = hashlib.sha256()
         digest.update(_source_of(type(self.evolution)).encode('utf-8', 'replace'))
-        digest.update(b'\0' + repr(_canonical(_parameters(self.evolution))).encode('utf-8', 'replace'))
+        digest.update(b'\0' + _Parameters(self.evolution).digest.encode())
         return digest.hexdigest()
 
     @property
@@ -104,7 +105,9 @@ def planned(evolution: Any, *, listed: bool = False) -> PlannedEvolution:
 
 def _id(value: Any, name: str, wrong: _Wrong) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
-        value = str(value)
+        value = str(int(value))
+    if isinstance(value, str):
+        value = str.__str__(value)  # of an enum's member, its value: drivers take nothing else
     if not isinstance(value, str):
         raise wrong(f'{name} is {value!r}, not a string', f'Give it an {name} of 1 to {ID_LENGTH} characters.')
     if not value or value != value.strip() or len(value) > ID_LENGTH:
@@ -148,7 +151,7 @@ class Plan:
         self.by_id = _unique(self.written)
         self._names = _names(self.written, self.by_id)
         self.dependencies = _dependencies(self.written, self._names)
-        self.order = _ordered(self.written, self.dependencies)
+        self.order = _complete(_ordered(self.written, self.dependencies), self.written, self.dependencies)
         self.warnings = _warnings(self.order, self.dependencies)
 
     def __iter__(self) -> Iterator[PlannedEvolution]:
@@ -170,13 +173,20 @@ class Plan:
         return planned.id in settled or any(name in settled for name in planned.replaces)
 
     def pending(self, history: History) -> list[PlannedEvolution]:
-        """What is not done yet, in the order in which it will run."""
+        """What is not done yet, in the order in which it will run.
+
+        That is not always the order of the whole plan: what waited there for something laxer that
+        is done by now no longer stands behind what is laxer than itself.
+        """
         settled = history.settled
-        return [
+        left = [
             planned
-            for planned in self.order
+            for planned in self.written
             if planned.id not in settled and not (planned.replaces and self.is_settled(planned, history))
         ]
+        if len(left) == len(self.order):
+            return list(self.order)
+        return _ordered(left, self.dependencies)
 
     def unknown(self, history: History) -> list[str]:
         """Ids that the history knows and this plan does not, sorted."""
@@ -197,13 +207,14 @@ class Plan:
 def _unique(written: tuple[PlannedEvolution, ...]) -> dict[str, PlannedEvolution]:
     by_id: dict[str, PlannedEvolution] = {}
     for planned in written:
-        other = by_id.setdefault(planned.id, planned)
-        if other is not planned:
+        if planned.id in by_id:
+            other = by_id[planned.id]
             raise PlanError(
                 f'two evolutions have the id {planned.id!r}',
                 place=f'{other.origin} and {planned.origin}',
                 remedy='Give one of them another evolution_id (never the one that has run already).',
             )
+        by_id[planned.id] = planned
     return by_id
 
 
@@ -222,45 +233,70 @@ def _names(written: tuple[PlannedEvolution, ...], by_id: Mapping[str, PlannedEvo
 
 
 def _dependencies(written: tuple[PlannedEvolution, ...], names: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
-    dependencies = {}
+    dependencies: dict[str, tuple[str, ...]] = {}
     for planned in written:
-        missing = [id for id in planned.depends_on if id not in names]
-        if missing:
+        if not planned.depends_on:
+            dependencies[planned.id] = ()
+            continue
+        try:
+            needed = [names[id] for id in planned.depends_on]
+        except KeyError:
+            missing = [id for id in planned.depends_on if id not in names]
             raise PlanError(
                 f'{planned.id!r} depends on {", ".join(map(repr, missing))}, which no evolution provides',
                 place=planned.origin,
                 remedy='Correct depends_on, or add the evolution to the plan.',
-            )
-        dependencies[planned.id] = tuple(dict.fromkeys(names[id] for id in planned.depends_on))
+            ) from None
+        dependencies[planned.id] = tuple(dict.fromkeys(needed))
     return dependencies
 
 
 def _ordered(
-    written: tuple[PlannedEvolution, ...], dependencies: Mapping[str, tuple[str, ...]]
-) -> tuple[PlannedEvolution, ...]:
-    position = {planned.id: number for number, planned in enumerate(written)}
-    missing = {id: len(needed) for id, needed in dependencies.items()}
-    dependents: dict[str, list[str]] = {}
-    for id, needed in dependencies.items():
-        for other in needed:
-            dependents.setdefault(other, []).append(id)
+    written: Sequence[PlannedEvolution], dependencies: Mapping[str, tuple[str, ...]]
+) -> list[PlannedEvolution]:
+    """``written`` in the order in which it runs, without what is in a cycle or waits for one.
 
-    ready = [(p.serving.rank, position[p.id]) for p in written if not missing[p.id]]
+    Dependencies on what is not in ``written`` are met already.
+    """
+    count = len(written)
+    present = {planned.id for planned in written}
+    # Stricter levels first, else as written; one number for both, to be compared in one step.
+    keys = [planned.serving.rank * count + number for number, planned in enumerate(written)]
+    missing: dict[int, int] = {}
+    dependents: dict[str, list[int]] = {}
+    ready = []
+    for number, planned in enumerate(written):
+        needed = [id for id in dependencies[planned.id] if id in present]
+        if needed:
+            missing[number] = len(needed)
+            for id in needed:
+                dependents.setdefault(id, []).append(number)
+        else:
+            ready.append(keys[number])
+
     heapq.heapify(ready)
     order = []
     while ready:
-        _, number = heapq.heappop(ready)
-        planned = written[number]
+        planned = written[heapq.heappop(ready) % count]
         order.append(planned)
-        for id in dependents.get(planned.id, ()):
-            missing[id] -= 1
-            if not missing[id]:
-                heapq.heappush(ready, (written[position[id]].serving.rank, position[id]))
+        for dependent in dependents.get(planned.id, ()):
+            missing[dependent] -= 1
+            if not missing[dependent]:
+                heapq.heappush(ready, keys[dependent])
+    return order
+
+
+def _complete(
+    order: list[PlannedEvolution],
+    written: tuple[PlannedEvolution, ...],
+    dependencies: Mapping[str, tuple[str, ...]],
+) -> tuple[PlannedEvolution, ...]:
     if len(order) < len(written):
         cycle = _cycle(dependencies, {planned.id for planned in order})
+        origins = {planned.id: planned.origin for planned in written}
         raise PlanError(
             f'evolutions depend on each other: {" -> ".join(map(repr, cycle))}',
-            place=', '.join(dict.fromkeys(written[position[id]].origin for id in cycle)),
+            place=', '.join(dict.fromkeys(origins[id] for id in cycle)),
             remedy='Remove one of these from depends_on.',
         )
     return tuple(order)
@@ -268,23 +304,24 @@ def _ordered(
 
 def _cycle(dependencies: Mapping[str, tuple[str, ...]], sound: set[str]) -> list[str]:
     """One cycle among the ids that are not ``sound``, with its first id repeated at the end."""
-    path: list[str] = []
+    path: dict[str, None] = {}
     id = next(id for id in dependencies if id not in sound)
     while id not in path:
-        path.append(id)
+        path[id] = None
         id = next(other for other in dependencies[id] if other not in sound)
-    return [*path[path.index(id) :], id]
+    ids = list(path)
+    return [*ids[ids.index(id) :], id]
 
 
 def _warnings(order: tuple[PlannedEvolution, ...], dependencies: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
-    by_id = {planned.id: planned for planned in order}
+    lax = {planned.id for planned in order if planned.serving is Serving.EVERYTHING}
     return tuple(
         f'{planned.id!r} keeps users out and depends on {id!r}, which runs while the application '
         f'serves: users stay out until both are done.'
         for planned in order
-        if planned.serving is Serving.NOTHING
+        if planned.serving is Serving.NOTHING and not lax.isdisjoint(dependencies[planned.id])
         for id in dependencies[planned.id]
-        if by_id[id].serving is Serving.EVERYTHING
+        if id in lax
     )
 
 
@@ -303,38 +340,92 @@ def _source_of(kind: type) -> str:
     return _origin(kind)
 
 
-def _parameters(evolution: Any) -> dict[str, Any]:
-    parameters = dict(getattr(evolution, '__dict__', {}))
-    for kind in type(evolution).__mro__:
+#: What is its own repr, equal in every process.
+_PLAIN = (str, bytes, int, float, complex, bool, type(None), type(...))
+
+_ADDRESS = re.compile(r' at 0x[0-9a-fA-F]+')
+
+#: What is nested deeper than this does not count.
+_DEEPEST = 100
+
+
+class _Parameters:
+    """The parameters of an evolution as a digest that is equal in every process.
+
+    No addresses, no order of sets and mappings. What is alive (an engine, a session, a logger)
+    counts by its type only: its inside changes while the process runs, and an evolution whose
+    fingerprint changed would run again after any failure. So the insides of objects are looked at
+    only where they are values: dataclasses, and objects of the evolution's own top-level package.
+    """
+
+    def __init__(self, evolution: Any):
+        self._package = _package(type(evolution))
+        # Each value once, also where many refer to it; kept alive, so that no id is used twice.
+        self._known: dict[int, tuple[Any, str]] = {}
+        self._open: set[int] = set()
+        self.digest = self._digest(_attributes(evolution))
+
+    def _digest(self, value: Any) -> str:
+        if type(value) in _PLAIN:
+            return _sha256(repr(value))
+        known = self._known.get(id(value))
+        if known is not None:
+            return known[1]
+        if id(value) in self._open or len(self._open) > _DEEPEST:
+            return '...'
+        self._open.add(id(value))
+        try:
+            digest = _sha256(self._text(value))
+        except Exception:  # a proxy of nothing, a broken repr: nothing that could be compared
+            digest = _sha256(_origin(value))
+        self._open.discard(id(value))
+        self._known[id(value)] = (value, digest)
+        return digest
+
+    def _text(self, value: Any) -> str:
+        """What ``value`` is, in words and in digests of what is inside."""
+        if isinstance(value, Enum):
+            return f'{_origin(value)}.{value.name}={self._digest(value.value)}'
+        for plain in _PLAIN:
+            if isinstance(value, plain):
+                return f'{_origin(value)}({plain.__repr__(value)})'  # type: ignore[call-arg]
+        if isinstance(value, PurePath):
+            return f'path {value}'
+        if isinstance(value, Mapping):
+            items = sorted((self._digest(key), self._digest(each)) for key, each in value.items())
+            return f'mapping {items}'
+        if isinstance(value, set | frozenset):
+            return f'set {sorted(map(self._digest, value))}'
+        if isinstance(value, list | tuple):
+            return f'sequence {list(map(self._digest, value))}'
+        if isinstance(value, partial):
+            return f'partial {list(map(self._digest, (value.func, value.args, value.keywords)))}'
+        name = getattr(value, '__qualname__', None)
+        if isinstance(name, str):
+            return f'{getattr(value, "__module__", "")}.{name}'
+        if is_dataclass(value):
+            inside = {each.name: getattr(value, each.name, None) for each in fields(value)}
+            return f'{_origin(value)} {self._digest(inside)}'
+        if _package(type(value)) == self._package:
+            return f'{_origin(value)} {self._digest(_attributes(value))}'
+        text = repr(value)
+        # By convention <...> describes a thing that lives, and anything else is an expression.
+        return _origin(value) if text.startswith('<') else _ADDRESS.sub('', text)
+
+
+def _attributes(thing: Any) -> dict[str, Any]:
+    attributes = dict(getattr(thing, '__dict__', {}))
+    for kind in type(thing).__mro__:
         slots = kind.__dict__.get('__slots__', ())
         for name in (slots,) if isinstance(slots, str) else slots:
-            if hasattr(evolution, name):
-                parameters.setdefault(name, getattr(evolution, name))
-    return parameters
+            if name not in ('__dict__', '__weakref__') and hasattr(thing, name):
+                attributes.setdefault(name, getattr(thing, name))
+    return attributes
 
 
-_PLAIN = (str, bytes, int, float, complex, bool, type(None), Enum, PurePath)
+def _package(kind: type) -> str:
+    return kind.__module__.partition('.')[0]
 
 
-def _canonical(value: Any, seen: tuple[int, ...] = ()) -> Any:
-    """``value`` in a form whose repr is equal in every process (no addresses, no set order)."""
-    if isinstance(value, _PLAIN):
-        return value
-    if id(value) in seen or len(seen) > 20:
-        return '...'
-    seen = (*seen, id(value))
-    if isinstance(value, Mapping):
-        return sorted(
-            ((repr(_canonical(k, seen)), _canonical(v, seen)) for k, v in value.items()),
-            key=lambda item: item[0],
-        )
-    if isinstance(value, set | frozenset):
-        return sorted(repr(_canonical(each, seen)) for each in value)
-    if isinstance(value, list | tuple):
-        return [_canonical(each, seen) for each in value]
-    name = getattr(value, '__qualname__', None)
-    if name is not None:
-        return f'{getattr(value, "__module__", "")}.{name}'
-    if type(value).__module__ in ('datetime', 'decimal', 'uuid', 'fractions', 're', 'zoneinfo'):
-        return repr(value)
-    return [_origin(value), _canonical(_parameters(value), seen)]
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode('utf-8', 'backslashreplace')).hexdigest()

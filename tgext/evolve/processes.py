@@ -7,13 +7,17 @@ creates the application, or a module that only it provides.
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from enum import Enum
 from types import FrameType
 from typing import Any, Protocol
+
+log = logging.getLogger(__name__)
 
 
 class Forgetful(Protocol):
@@ -98,6 +102,35 @@ def forget_after_fork(thing: Forgetful) -> None:
 
     if hasattr(os, 'register_at_fork'):
         os.register_at_fork(after_in_child=in_child)
+
+
+@contextmanager
+def children_end_here() -> Iterator[None]:
+    """A process that is forked inside of this block ends where it leaves it, however it does.
+
+    It shares the parent's connections and believes to be the holder: it must come no further. Its exit status is the
+    one of an ordinary Python process; no exit handlers run, which would talk to the parent's databases.
+    """
+    parent = os.getpid()
+    status = 0
+    try:
+        yield
+    except BaseException as error:
+        if os.getpid() == parent:
+            raise
+        status = _exit_status(error)
+    if os.getpid() != parent:
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(Exception):  # closed, or none at all
+                stream.flush()
+        os._exit(status)
+
+
+def _exit_status(error: BaseException) -> int:
+    if isinstance(error, SystemExit) and (error.code is None or isinstance(error.code, int)):
+        return (error.code or 0) & 0xFF
+    log.error('a process that an evolution forked ended by an exception', exc_info=error)
+    return 1
 
 
 def _frames(frame: FrameType | None) -> list[tuple[str, str]]:

@@ -19,7 +19,7 @@ from .history import Attempt, History, State
 from .lease import Lease
 from .plan import Plan, PlannedEvolution
 from .points import point
-from .retry import RetryPolicy
+from .policy import RetryPolicy
 from .stores.base import Report, Snapshot, Store
 
 log = logging.getLogger(__name__)
