@@ -229,7 +229,8 @@ class GateComponent(ConfigurationComponent):
     def _add_gate(self, conf: Any, app: Any) -> Any:
         if conf[EVOLVER] is None:
             return app
-        return GateMiddleware(app, conf[_BARE], conf[EVOLVER], traps_503(conf))
+        # Where there is no authentication, the application is bare already.
+        return GateMiddleware(app, conf.get(_BARE, app), conf[EVOLVER], traps_503(conf))
 
 
 class GateMiddleware:

@@ -258,30 +258,34 @@ def _ordered(
 
     Dependencies on what is not in ``written`` are met already.
     """
+    # By position, not by id: this takes a third of the time, and plans grow for years.
     count = len(written)
-    present = {planned.id for planned in written}
+    position = {planned.id: number for number, planned in enumerate(written)}
+    missing = [0] * count
+    dependents: list[list[int] | None] = [None] * count
+    for number, planned in enumerate(written):
+        for id in dependencies[planned.id]:
+            needed = position.get(id)
+            if needed is None:
+                continue
+            missing[number] += 1
+            those = dependents[needed]
+            if those is None:
+                dependents[needed] = [number]
+            else:
+                those.append(number)
+
     # Stricter levels first, else as written; one number for both, to be compared in one step.
     keys = [planned.serving.rank * count + number for number, planned in enumerate(written)]
-    missing: dict[int, int] = {}
-    dependents: dict[str, list[int]] = {}
-    ready = []
-    for number, planned in enumerate(written):
-        needed = [id for id in dependencies[planned.id] if id in present]
-        if needed:
-            missing[number] = len(needed)
-            for id in needed:
-                dependents.setdefault(id, []).append(number)
-        else:
-            ready.append(keys[number])
-
+    ready = [key for key, lacks in zip(keys, missing, strict=True) if not lacks]
     heapq.heapify(ready)
     order = []
     while ready:
-        planned = written[heapq.heappop(ready) % count]
-        order.append(planned)
-        for dependent in dependents.get(planned.id, ()):
-            missing[dependent] -= 1
-            if not missing[dependent]:
+        number = heapq.heappop(ready) % count
+        order.append(written[number])
+        for dependent in dependents[number] or ():
+            missing[dependent] = lacks = missing[dependent] - 1
+            if not lacks:
                 heapq.heappush(ready, keys[dependent])
     return order
 

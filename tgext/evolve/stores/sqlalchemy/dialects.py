@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from ... import failure
-from ...errors import StoreAway, StoreBusy, StoreError
+from ...errors import OptionError, StoreAway, StoreBusy, StoreError
 
 log = logging.getLogger(__name__)
 
@@ -244,12 +244,12 @@ _DIALECTS: dict[str, type[Dialect]] = {
 
 
 def dialect_for(backend: str, place: str) -> Dialect:
-    """:raises StoreError: for a database that was never tried."""
+    """:raises OptionError: for a database that was never tried."""
     try:
         return _DIALECTS[backend]()
     except KeyError:
-        raise StoreError(
-            f'tgext.evolve cannot keep its lease and history in {backend}',
+        raise OptionError(
+            f'tgext.evolve.store means a database of the kind {backend!r}, where lease and history cannot be kept',
             place=place,
             remedy='Name a SQLite, PostgreSQL, MariaDB or MySQL database in tgext.evolve.store.',
         ) from None
