@@ -89,7 +89,7 @@ def _bypass(name: str, value: Any) -> tuple[str, ...]:
         raise _wrong(name, value, 'a list of path prefixes such as /webhooks')
     prefixes = []
     for prefix in value or ():
-        segments = str(prefix).strip().strip('/').split('/')
+        segments = str(prefix or '').strip().strip('/').split('/')
         # A comma is taken for a separator that is none here: it would never match anything.
         if any(segment in ('', '.', '..') or ',' in segment for segment in segments):
             raise _wrong(name, prefix, 'path prefixes such as /webhooks, separated by white space')

@@ -152,7 +152,7 @@ class Plan:
         self._names = _names(self.written, self.by_id)
         self.dependencies = _dependencies(self.written, self._names)
         self.order = _complete(_ordered(self.written, self.dependencies), self.written, self.dependencies)
-        self.warnings = _warnings(self.order, self.dependencies)
+        self.warnings = _warnings(self.written, self.dependencies)
 
     def __iter__(self) -> Iterator[PlannedEvolution]:
         return iter(self.order)
@@ -317,12 +317,12 @@ def _cycle(dependencies: Mapping[str, tuple[str, ...]], sound: set[str]) -> list
     return [*ids[ids.index(id) :], id]
 
 
-def _warnings(order: tuple[PlannedEvolution, ...], dependencies: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
-    lax = {planned.id for planned in order if planned.serving is Serving.EVERYTHING}
+def _warnings(written: tuple[PlannedEvolution, ...], dependencies: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
+    lax = {planned.id for planned in written if planned.serving is Serving.EVERYTHING}
     return tuple(
         f'{planned.id!r} keeps users out and depends on {id!r}, which runs while the application '
         f'serves: users stay out until both are done.'
-        for planned in order
+        for planned in written
         if planned.serving is Serving.NOTHING and not lax.isdisjoint(dependencies[planned.id])
         for id in dependencies[planned.id]
         if id in lax

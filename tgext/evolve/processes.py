@@ -133,6 +133,28 @@ def _exit_status(error: BaseException) -> int:
     return 1
 
 
+@contextmanager
+def ends_in_a_fork() -> Iterator[None]:
+    """A child that was forked inside of this ends where it would leave it, by whatever way.
+
+    It shares its parent's database connections and knows its parent's lease: a rollback, a commit
+    or a record of its own would be the parent's.
+    """
+    here = os.getpid()
+    status = 1
+    try:
+        yield
+        status = 0
+    except SystemExit as leaving:
+        status = leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
+        raise
+    finally:
+        if os.getpid() != here:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(status)
+
+
 def _frames(frame: FrameType | None) -> list[tuple[str, str]]:
     found = []
     while frame is not None:

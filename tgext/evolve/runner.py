@@ -20,6 +20,7 @@ from .lease import Lease
 from .plan import Plan, PlannedEvolution
 from .points import point
 from .policy import RetryPolicy
+from .processes import ends_in_a_fork
 from .stores.base import Report, Snapshot, Store
 
 log = logging.getLogger(__name__)
@@ -119,7 +120,7 @@ class Runner:
             run.started = time.monotonic()
             with self.store.work(attempt, planned):
                 point('before-evolve')
-                with self.around(), running(run):
+                with self.around(), running(run), ends_in_a_fork():
                     planned.evolution.evolve()
                 point('after-evolve')
                 lease.check()
