@@ -63,6 +63,7 @@ class Evolver:
         self._arrival = Arrival(plan, store, options.namespace)
         self._warned: set[str] = set()
         self._had_history = False
+        self._pending = True
         self._thread: threading.Thread | None = None
         self._started_in: int | None = None
         self._owner: Owner | None = None
@@ -118,6 +119,7 @@ class Evolver:
             return self.gate.verdict
         self._warn_of_unknown(history)
         self._had_history = self._had_history or bool(history)
+        self._pending = bool(agenda.pending)
         return self._move(verdict)
 
     def _warn_of_unknown(self, history: History) -> None:
@@ -185,7 +187,7 @@ class Evolver:
             elif not threads_run():
                 if not self.gate.is_open:
                     log.error(_NO_THREADS, self.options.namespace)
-            elif self.options.watch or not self.gate.is_open:
+            elif self.options.watch or self._pending or not self.gate.is_open:
                 self._thread = threading.Thread(
                     target=self._main, name=f'tgext.evolve {self.options.namespace}', daemon=True
                 )

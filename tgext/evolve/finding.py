@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import gc
+from collections import deque
+from types import FunctionType, ModuleType
 from typing import Any
 
 from .component import EVOLVER, GateMiddleware, evolver_of
 from .errors import NotPlugged
 from .evolver import Evolver
 
-#: Middlewares are not stacked deeper than this many objects; what is larger is no application.
-_MOST = 10_000
+#: So many objects are looked at, nearest first, before it is given up.
+_MOST = 50_000
 
 
 def evolver_in(app: Any) -> Evolver | None:
@@ -20,9 +23,9 @@ def evolver_in(app: Any) -> Evolver | None:
     if hasattr(app, 'get') and EVOLVER in app:
         return evolver_of(app)
     seen: set[int] = set()
-    todo = [app]
+    todo = deque([app])
     while todo and len(seen) < _MOST:
-        each = todo.pop(0)
+        each = todo.popleft()
         if id(each) in seen:
             continue
         seen.add(id(each))
@@ -37,17 +40,10 @@ def evolver_in(app: Any) -> Evolver | None:
 
 
 def _inside(thing: Any) -> list[Any]:
-    """What a middleware, or a function around one, holds."""
-    held = [value for value in getattr(thing, '__dict__', {}).values() if callable(value)]
-    held += [value for cell in getattr(thing, '__closure__', None) or () for value in _contents(cell)]
-    function = getattr(thing, '__func__', None)
-    if function is not None:
-        held += [function, thing.__self__]
-    return held
-
-
-def _contents(cell: Any) -> list[Any]:
-    try:
-        return [cell.cell_contents]
-    except ValueError:  # not filled yet
+    """What a middleware, a function around one, or a container of them, holds."""
+    if isinstance(thing, FunctionType):
+        # Not its globals: everything can be reached from there.
+        return [*(thing.__closure__ or ()), *(thing.__defaults__ or ()), thing.__dict__]
+    if isinstance(thing, ModuleType | type):
         return []
+    return [each for each in gc.get_referents(thing) if not isinstance(each, str | bytes | int | float)]
