@@ -79,7 +79,7 @@ def is_open(conf: Any) -> bool:
     :param conf: the application's configuration, for example ``tg.config``.
     """
     evolver = _evolver(conf)
-    return evolver is None or evolver.gate.is_open or evolver.look_for_others()
+    return evolver is None or evolver.is_open_now()
 
 
 def wait(conf: Any, timeout: float | None = None) -> bool:

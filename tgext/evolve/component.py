@@ -60,7 +60,7 @@ def plugme(configurator: Any, options: Mapping[str, Any] | None = None) -> dict[
         for name, value in (options or {}).items()
         if name not in PLUGGABLE_OPTIONS and not name.startswith('plug_')
     }
-    evolutions = ours.pop('evolutions', ())
+    evolutions = ours.pop('evolutions', _blueprint(configurator, f'{PREFIX}evolutions', ()))
     check_names(ours)
     for name, value in ours.items():
         COERCE[name](name, value)
@@ -78,9 +78,10 @@ def plugme(configurator: Any, options: Mapping[str, Any] | None = None) -> dict[
 
 
 def evolutions_list(evolutions: Any) -> Iterable[Any]:
-    if isinstance(evolutions, str) or not isinstance(evolutions, Iterable):
-        return [evolutions]
-    return evolutions
+    """Entries as a list: one alone needs none, and a string (an ini has no other) names some."""
+    if isinstance(evolutions, str):
+        return evolutions.replace(',', ' ').split()
+    return evolutions if isinstance(evolutions, Iterable) else [evolutions]
 
 
 def register(configurator: Any, evolutions: Iterable[Any]) -> None:
@@ -153,7 +154,7 @@ class EvolveComponent(ConfigurationComponent):
         if not options.enabled:
             return
         plan = Plan(
-            evolutions_of(conf[f'{PREFIX}evolutions'], listed=True)
+            evolutions_of(evolutions_list(conf[f'{PREFIX}evolutions']), listed=True)
             + evolutions_of(conf.get(REGISTERED, ()), listed=False)
             + (offered() if options.discover else [])
         )

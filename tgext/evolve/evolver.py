@@ -253,16 +253,21 @@ class Evolver:
 
     # -- waiting elsewhere
 
-    def look_for_others(self) -> bool:
-        """Where nothing was started: one look; may everything be served?"""
+    def is_open_now(self) -> bool:
+        """May everything be served? Where no thread keeps the gate up to date, by one look."""
+        if self._watches():
+            return self.gate.is_open
         return self.look().serving is Serving.EVERYTHING
+
+    def _watches(self) -> bool:
+        return self._started_in == os.getpid() and self._thread is not None and self._thread.is_alive()
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until everything may be served; False when ``timeout`` (seconds) ran out."""
-        if self._started_in == os.getpid() and self._thread is not None:
+        if self._watches():
             return self.gate.wait(timeout)
         until = None if timeout is None else time.monotonic() + timeout
-        while not self.look_for_others():
+        while not self.is_open_now():
             left = self.options.poll if until is None else min(self.options.poll, until - time.monotonic())
             if left <= 0:
                 return False
@@ -280,6 +285,10 @@ class Evolver:
             try:
                 pause = self._turn()
                 away = self.options.poll
+            except StoreBusy as busy:
+                # The database itself has waited already, for as long as it is patient.
+                self._cannot(busy)
+                pause = self.options.poll
             except StoreError as error:
                 self._cannot(error)
                 pause = away = min(away * 2, _LONGEST_PAUSE)
@@ -323,7 +332,16 @@ class Evolver:
             self.store.prepare()
         point('before-take')
         assert self._owner is not None
-        lease = Lease.take(self.store, self._owner, self.options.lease)
+        try:
+            lease = Lease.take(self.store, self._owner, self.options.lease)
+        except StoreBusy as busy:
+            if snapshot.lease is None:
+                raise
+            raise StoreBusy(
+                f'{busy.thing}; the lease was last held by {snapshot.lease}',
+                place=self.store.name,
+                remedy='That process is waited for until it goes on or dies.',
+            ) from busy
         if lease is None:
             return None
         point('after-take')
@@ -430,7 +448,9 @@ _NO_THREADS = (
 _GOOD_REASONS = frozenset({Reason.STARTING, Reason.PENDING, Reason.RUNNING, Reason.WAITING, Reason.COMPLETE})
 
 #: What is found out only by trying to begin.
-_BEFORE_BEGINNING = frozenset({Reason.PREDECESSOR, Reason.OTHER_NAMESPACE, Reason.DATABASE_REFUSES})
+_BEFORE_BEGINNING = frozenset(
+    {Reason.PREDECESSOR, Reason.OTHER_NAMESPACE, Reason.DATABASE_REFUSES, Reason.DATABASE_BUSY}
+)
 
 #: What does not change by itself while nobody does anything.
 _STUCK_REASONS = frozenset(

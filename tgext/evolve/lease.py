@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 
-from .errors import LeaseLost, StoreError
+from .errors import LeaseLost, StoreBusy, StoreError
 from .stores.base import Grant, Owner, Renewal, Report, Store
 
 log = logging.getLogger(__name__)
@@ -74,11 +74,22 @@ class Lease:
         """Renew now, and know for sure.
 
         :raises LeaseLost: when it is not held any more.
-        :raises StoreError: when the database does not answer.
+        :raises StoreError: when the database does not answer, or is busy for a whole lease.
         """
-        with self._renewing:
-            self._renew()
-        self.check()
+        until = time.monotonic() + self.ttl
+        while True:
+            with self._renewing:
+                self._renew()
+            self.check()
+            if not self._busy:
+                return
+            if time.monotonic() > until:
+                raise StoreBusy(
+                    'the lease could not be renewed: somebody else is writing all the time',
+                    place=self.store.name,
+                    remedy='It is tried again.',
+                )
+            self._ended.wait(0.05)
 
     def _renew(self) -> None:
         asked = time.monotonic()

@@ -8,6 +8,7 @@ from functools import cache, lru_cache
 from html import escape
 from importlib.resources import files
 from typing import Any
+from urllib.parse import quote
 
 from webob.acceptparse import create_accept_header
 
@@ -123,7 +124,9 @@ class Maintenance:
         refresh = f'<meta http-equiv="refresh" content="{DEFAULT_RETRY_AFTER}">' if again else ''
         script = ''
         if self._health:
-            status = escape(f'{prefix}{self._health}/status', quote=True)
+            # WSGI decodes the prefix as Latin-1; with two slashes it would be the address of a host.
+            mounted = '/' + prefix.lstrip('/') if prefix else ''
+            status = escape(quote(mounted, encoding='latin-1', errors='replace') + f'{self._health}/status')
             code = _template('maintenance.js')
             script = f'<script data-status="{status}" data-again="{"yes" if again else "no"}">\n{code}</script>'
             # Only where no script runs.

@@ -105,21 +105,21 @@ def forget_after_fork(thing: Forgetful) -> None:
 
 
 @contextmanager
-def children_end_here() -> Iterator[None]:
-    """A process that is forked inside of this block ends where it leaves it, however it does.
+def ends_in_a_fork() -> Iterator[None]:
+    """A child that was forked inside of this ends where it would leave it, by whatever way.
 
-    It shares the parent's connections and believes to be the holder: it must come no further. Its exit status is the
-    one of an ordinary Python process; no exit handlers run, which would talk to the parent's databases.
+    It shares its parent's database connections and knows its parent's lease: a rollback, a commit
+    or a record of its own would be the parent's. Exit handlers do not run for the same reason.
     """
-    parent = os.getpid()
+    here = os.getpid()
     status = 0
     try:
         yield
     except BaseException as error:
-        if os.getpid() == parent:
+        if os.getpid() == here:
             raise
         status = _exit_status(error)
-    if os.getpid() != parent:
+    if os.getpid() != here:
         for stream in (sys.stdout, sys.stderr):
             with suppress(Exception):  # closed, or none at all
                 stream.flush()
@@ -127,32 +127,11 @@ def children_end_here() -> Iterator[None]:
 
 
 def _exit_status(error: BaseException) -> int:
+    """As Python itself would end; a traceback goes to the log, because nobody else prints it."""
     if isinstance(error, SystemExit) and (error.code is None or isinstance(error.code, int)):
         return (error.code or 0) & 0xFF
     log.error('a process that an evolution forked ended by an exception', exc_info=error)
     return 1
-
-
-@contextmanager
-def ends_in_a_fork() -> Iterator[None]:
-    """A child that was forked inside of this ends where it would leave it, by whatever way.
-
-    It shares its parent's database connections and knows its parent's lease: a rollback, a commit
-    or a record of its own would be the parent's.
-    """
-    here = os.getpid()
-    status = 1
-    try:
-        yield
-        status = 0
-    except SystemExit as leaving:
-        status = leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
-        raise
-    finally:
-        if os.getpid() != here:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(status)
 
 
 def _frames(frame: FrameType | None) -> list[tuple[str, str]]:

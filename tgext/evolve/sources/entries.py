@@ -115,7 +115,14 @@ def _of_module(module: ModuleType) -> list[PlannedEvolution]:
     """Of a module, or of a package with all its modules in the order of their names."""
     explicit = getattr(module, 'evolutions', None)
     if isinstance(explicit, list | tuple):
-        return evolutions_of(explicit, listed=False)
+        try:
+            return evolutions_of(explicit, listed=False)
+        except RecursionError:
+            raise SourceError(
+                f'{module.__name__!r} lists itself, or a module that lists it',
+                place=f'its list {module.__name__}.evolutions',
+                remedy='List each module once.',
+            ) from None
     found = [
         planned(_instance(kind))
         for kind in dict.fromkeys(filter(_is_class, vars(module).values()))  # an alias is no second one

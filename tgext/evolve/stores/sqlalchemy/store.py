@@ -13,9 +13,10 @@ from sqlalchemy import Connection, Engine, delete, func, insert, inspect, litera
 from sqlalchemy.dialects.mysql import insert as mysql_insert
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.schema import CreateIndex, CreateTable
 
+from ... import failure
 from ...errors import StoreBusy, StoreError
 from ...history import SETTLED, Attempt, History, State
 from ...plan import PlannedEvolution
@@ -297,7 +298,11 @@ class SQLAlchemyStore(Store):
         def find(connection: Connection) -> list[Attempt]:
             rows = connection.execute(select(*_LOOK).where(*older)).all()
             if rows:
-                self._dialect.end_sessions(connection, {row.owner for row in rows})
+                try:
+                    self._dialect.end_sessions(connection, {row.owner for row in rows})
+                except DBAPIError as error:
+                    # No right to, or it has ended by itself; a lock that stays is waited for.
+                    log.warning('the session of a deposed holder could not be ended: %s', failure.brief(error))
             return [_attempt(*row) for row in rows]
 
         def mark(connection: Connection) -> None:
