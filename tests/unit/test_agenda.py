@@ -118,7 +118,7 @@ class TestNext:
                 rows.append(at(id, token=len(ran)))
                 done.add(id)
         # The model: what failed, what needs it, and what stands behind it at its level.
-        broken = {id for id in ran if id in hopeless}
+        broken = set(ran) & hopeless
         level = {each.id: each.serving for each in evolutions}
         needs = {each.id: set(each.depends_on) for each in evolutions}
         for id in set(ids(plan)) - set(ran):
@@ -128,13 +128,8 @@ class TestNext:
         strictest = min((LEVELS.index(level[id]) for id in left), default=2)
         verdict = verdict_of(plan, *rows)
         assert verdict.serving.value == LEVELS[strictest]
-        assert verdict.reason is (Reason.COMPLETE if not left else _hopeless(agenda, verdict.serving))
-
-
-def _hopeless(agenda, serving):
-    """Transactional ones wait for their pause unless they used up their attempts, which these did."""
-    assert agenda.given_up
-    return Reason.FAILED
+        assert verdict.reason is (Reason.FAILED if left else Reason.COMPLETE)
+        assert agenda.given_up is bool(left)
 
 
 class TestServing:

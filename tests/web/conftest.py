@@ -50,6 +50,11 @@ class Site:
         self.get('/')
         return self.becomes('failed')
 
+    def stop(self):
+        """The process of this application ends."""
+        self.evolver.leave()
+        assert self.evolver.join(PATIENCE)
+
     def history(self):
         """What became of each evolution last: ``{id: state}``."""
         history = self.evolver.store.history()
@@ -90,7 +95,7 @@ def site(request):
             each.evolver.leave()
     for each in made:
         if each.evolver is not None:
-            assert each.evolver.join(PATIENCE)
+            each.stop()
 
 
 @pytest.fixture

@@ -86,6 +86,8 @@ def blueprint(model, tmp_path):
         'sa_auth.enabled': True,
         'sa_auth.cookie_secret': '8700d3c3-cab6-4202-aaa5-a34e316e3ea6',
         'sa_auth.authmetadata': AuthMetadata(model),
+        'sa_auth.post_login_url': '/me',
+        'sa_auth.post_logout_url': '/me',
         'sa_auth.form_plugin': None,
         'identity.allow_missing_user': False,
     }

@@ -56,7 +56,7 @@ def test_retry_after_is_ten_seconds_when_nobody_knows(closed):
 
 def test_retry_after_is_the_option(closed):
     assert closed(options={'retry_after': 77}).get('/').headers['Retry-After'] == '77'
-    
+
 
 def test_retry_after_is_measured_from_progress(site, url):
     evolution = apps.held()
@@ -258,3 +258,59 @@ def test_the_page_needs_no_framework(closed):
 
     inner.app = inner.bare = broken
     assert TestApp(inner).get('/', expect_errors=True).status_int == 503
+
+
+# -- progress that makes no sense
+
+
+@pytest.mark.parametrize(
+    ('done', 'total'),
+    [
+        (float('nan'), 100),
+        (float('inf'), 100),
+        (1, float('nan')),
+        (1, float('inf')),
+        (0, 0),
+        (5, 0),
+        (-1, 10),
+        (11, 10),
+        (5, -1),
+        (1e308, 1e-308),
+        (1, 1e308),
+        (0, 10),
+        (10, 10),
+    ],
+)
+def test_whatever_an_evolution_reports_the_503_is_a_503(site, url, done, total):
+    evolution = apps.held()
+
+    def evolve(self):
+        self.progress(done, total)
+        self.began.set()
+        assert self.go_on.wait(30)
+
+    evolution.evolve = evolve
+    site = site(url, [evolution])
+    site.get('/')
+    assert evolution.began.wait(PATIENCE)
+    response = site.get('/')
+    assert response.status_int == 503
+    assert 1 <= int(response.headers['Retry-After']) <= 3600
+
+    def no_number(word):
+        raise AssertionError(f'{word} is not JSON')
+
+    status = json.loads(site.get('/_evolve/status').body, parse_constant=no_number)
+    fraction = status['progress'] and status['progress']['fraction']
+    assert fraction is None or 0 <= fraction <= 1
+    evolution.go_on.set()
+    assert site.opens()
+
+
+def test_the_page_finds_its_status_below_a_prefix_that_is_not_ascii(closed):
+    assert 'data-status="/caf%C3%A9/_evolve/status"' in closed().get('/', SCRIPT_NAME='/caf\xc3\xa9').text
+
+
+def test_a_prefix_that_is_an_address_elsewhere_is_not_asked(closed):
+    """``//elsewhere`` as a URL is another host."""
+    assert 'data-status="//' not in closed().get('/', SCRIPT_NAME='//elsewhere').text
