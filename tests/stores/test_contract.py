@@ -151,6 +151,16 @@ def test_an_outcome_is_recorded_once(ready):
     assert ready.history().latest('$set.me {}').state is State.DONE
 
 
+def test_an_attempt_that_never_began_is_withdrawn(ready):
+    grant = ready.acquire(Owner(), 10)
+    ready.withdraw(begin(ready, grant))
+    assert not ready.history()
+    attempt = begin(ready, grant)
+    ready.finish(attempt, State.FAILED, 'x')
+    ready.withdraw(attempt)
+    assert ready.history().latest('some-evolution').state is State.FAILED
+
+
 def test_a_deposed_holder_can_record_nothing(ready):
     grant = ready.acquire(Owner(), 0.05)
     attempt = begin(ready, grant)

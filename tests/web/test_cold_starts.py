@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 
 import pytest
@@ -41,16 +42,20 @@ def rows(url):
 
 @pytest.mark.parametrize('existing', [False, True], ids=['fresh', 'existing'])
 def test_no_request_is_served_before_the_evolutions_are_done(tmp_path, site, existing):
+    before = apps.evolution('before')
+    template = tmp_path / 'template.db'
+    engine = sqlalchemy.create_engine(f'sqlite:///{template}', poolclass=sqlalchemy.NullPool)
+    apps.Model().metadata.create_all(engine)
+    with engine.begin() as connection:
+        connection.execute(text("INSERT INTO page (title, seen) VALUES ('one', 0)"))
+    if existing:
+        first = site(f'sqlite:///{template}', [before])
+        assert first.opens()
+        assert first.evolver.join(10)
     for number in range(STARTS):
         url = f'sqlite:///{tmp_path}/{number}.db'
+        shutil.copy(template, tmp_path / f'{number}.db')
         model = apps.Model()
-        engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool)
-        model.metadata.create_all(engine)
-        with engine.begin() as connection:
-            connection.execute(text("INSERT INTO page (title, seen) VALUES ('one', 0)"))
-        before = apps.evolution('before')
-        if existing:
-            assert site(url, [before], model=model).opens()
         finished = threading.Event()
 
         def work(evolution, model=model, finished=finished):

@@ -325,7 +325,7 @@ class ClosedApplicationWrapper(ApplicationWrapper):
             response.headers.pop('Set-Cookie', None)
         else:
             response = self._page(maintenance, environ)
-        for name, value in maintenance.headers(verdict):
+        for name, value in maintenance.page_headers(environ, verdict):
             response.headers[name] = value
         return response
 

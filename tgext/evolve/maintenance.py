@@ -66,11 +66,19 @@ class Maintenance:
     # -- 503
 
     def headers(self, verdict: Verdict) -> list[tuple[str, str]]:
-        """What every 503 of ours carries, also the one that an ErrorController renders."""
+        """What every 503 of ours carries."""
         return [
             ('Retry-After', str(self._retry_after(verdict))),
             ('Cache-Control', 'no-store'),
         ]
+
+    def page_headers(self, environ: Environ, verdict: Verdict) -> list[tuple[str, str]]:
+        """The same for a page, also for the one that an ErrorController renders."""
+        headers = self.headers(verdict)
+        if not self._health and _may_be_repeated(environ):
+            # There is no status to ask for: the browser simply tries again.
+            headers.append(('Refresh', str(self._retry_after(verdict))))
+        return headers
 
     def _retry_after(self, verdict: Verdict) -> int:
         if self._options.retry_after is not None:
@@ -83,8 +91,10 @@ class Maintenance:
     def unavailable(self, environ: Environ, start_response: StartResponse, verdict: Verdict) -> Iterable[bytes]:
         """The 503 itself, in the form that the client accepts."""
         kind = preferred(environ.get('HTTP_ACCEPT'))
+        headers = self.headers(verdict)
         if kind == HTML:
             body = self.page(environ)
+            headers = self.page_headers(environ, verdict)
         elif kind == TEXT:
             body = f'{TITLE}. {SENTENCE}\n'.encode()
         else:
@@ -104,7 +114,7 @@ class Maintenance:
                 ('Content-Type', kind + charset),
                 ('Content-Length', str(len(body))),
                 ('Vary', 'Accept'),
-                *self.headers(verdict),
+                *headers,
             ],
         )
         return [] if environ.get('REQUEST_METHOD') == 'HEAD' else [body]
@@ -112,7 +122,7 @@ class Maintenance:
     def page(self, environ: Environ) -> bytes:
         """The page for people; it reloads itself when the gate opens (a POST is not repeated)."""
         prefix = environ.get('SCRIPT_NAME', '')
-        again = environ.get('REQUEST_METHOD', 'GET') in ('GET', 'HEAD')
+        again = _may_be_repeated(environ)
         page = self._pages.get((prefix, again))
         if page is None:
             if len(self._pages) > 100:
@@ -121,16 +131,16 @@ class Maintenance:
         return page
 
     def _render(self, prefix: str, again: bool) -> bytes:
-        refresh = f'<meta http-equiv="refresh" content="{DEFAULT_RETRY_AFTER}">' if again else ''
-        script = ''
+        refresh = script = ''  # without a status to ask for, a header has the page reloaded
         if self._health:
             # WSGI decodes the prefix as Latin-1; with two slashes it would be the address of a host.
             mounted = '/' + prefix.lstrip('/') if prefix else ''
             status = escape(quote(mounted, encoding='latin-1', errors='replace') + f'{self._health}/status')
             code = _template('maintenance.js')
             script = f'<script data-status="{status}" data-again="{"yes" if again else "no"}">\n{code}</script>'
-            # Only where no script runs.
-            refresh = f'<noscript>{refresh}</noscript>' if refresh else ''
+            if again:
+                # Only where no script runs.
+                refresh = f'<noscript><meta http-equiv="refresh" content="{DEFAULT_RETRY_AFTER}"></noscript>'
         return _template('maintenance.html').format(refresh=refresh, script=script).encode()
 
     # -- health
@@ -164,6 +174,10 @@ class Maintenance:
             'retry_after': None if self._gate.is_open else self._retry_after(verdict),
             'progress': _public(verdict.progress),
         }
+
+
+def _may_be_repeated(environ: Environ) -> bool:
+    return environ.get('REQUEST_METHOD', 'GET') in ('GET', 'HEAD')
 
 
 _HEALTH = frozenset({'/live', '/ready', '/status'})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -115,10 +116,12 @@ class Runner:
         lease.renew()
         log.info('[%s] %r starts (attempt %d, token %d)', self.store.namespace, planned.id, number, lease.token)
         run = _Run(lease, planned, attempt, self.leaving, self.progressed)
+        began = False
         try:
             self._announce(lease, planned, history)
             run.started = time.monotonic()
             with self.store.work(attempt, planned):
+                began = True
                 point('before-evolve')
                 with self.around(), running(run), ends_in_a_fork():
                     planned.evolution.evolve()
@@ -128,10 +131,10 @@ class Runner:
             # The next holder, which may be this process, marks the attempt and reads its fate.
             raise
         except StoreBusy as busy:
-            self._record(attempt, State.INTERRUPTED, f'could not begin: {busy.thing}')
+            self._interrupted(attempt, began, busy.thing)
             raise
         except Cancelled as cancelled:
-            self._record(attempt, State.INTERRUPTED, str(cancelled))
+            self._interrupted(attempt, began, str(cancelled))
         except KeyboardInterrupt:
             if threading.current_thread() is threading.main_thread():
                 self._record(attempt, State.INTERRUPTED, 'interrupted by Ctrl-C')
@@ -173,6 +176,13 @@ class Runner:
         )
         self._record(attempt, State.FAILED, failure.describe(error))
 
+    def _interrupted(self, attempt: Attempt, began: bool, why: str) -> None:
+        if began:
+            self._record(attempt, State.INTERRUPTED, why)
+        else:
+            # It has changed nothing: not an attempt, not even for rerunnable = False.
+            self.store.withdraw(attempt)
+
     def _record(self, attempt: Attempt, state: State, error: str) -> None:
         """Record an outcome other than done, under the fence.
 
@@ -199,8 +209,11 @@ class _Run:
         self._attempt = attempt
         self._leaving = leaving
         self._progressed = progressed
+        self._pid = os.getpid()
 
     def progress(self, done: float, total: float | None, message: str | None) -> None:
+        if os.getpid() != self._pid:
+            return  # a child that the evolution forked: its copy of the lease is not renewed
         self._lease.check()
         if self._leaving.is_set():
             raise Cancelled('the process is leaving')

@@ -170,6 +170,10 @@ class Store(ABC):
         :returns: False when it was no longer running: a later holder has marked it.
         """
 
+    @abstractmethod
+    def withdraw(self, attempt: Attempt) -> None:
+        """Take back :meth:`begin`: the attempt still runs, and its evolution was never called."""
+
     def record(self, attempt: Attempt, state: State, error: str | None = None, patience: float = 30.0) -> bool:
         """:meth:`finish`, tried again for ``patience`` seconds while the database is busy.
 

@@ -335,6 +335,10 @@ class MongoStore(Store):
         document = self._run(lambda: self._collection(HISTORY).find_one(own_row, {'state': 1}))
         return document is not None and document['state'] == state.value
 
+    def withdraw(self, attempt: Attempt) -> None:
+        row = {**self._row_of(attempt), 'state': State.RUNNING.value}
+        self._run(lambda: self._collection(HISTORY).delete_one(row))
+
     def settle(self, grant: Grant, ids: Collection[str], state: State) -> None:
         known = self.history().settled
         now = self._now()

@@ -386,6 +386,13 @@ class SQLAlchemyStore(Store):
 
         return self._run(record)
 
+    def withdraw(self, attempt: Attempt) -> None:
+        def take_back(connection: Connection) -> None:
+            still_running = history.c.state == State.RUNNING.value
+            connection.execute(delete(history).where(*self._row_of(attempt), still_running))
+
+        self._run(take_back)
+
     def settle(self, grant: Grant, ids: Collection[str], state: State) -> None:
         def record(connection: Connection) -> None:
             settled = connection.execute(
