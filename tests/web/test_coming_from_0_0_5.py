@@ -13,6 +13,7 @@ from sqlalchemy import text
 import tgext.evolve
 from tests import apps
 from tgext.evolve.errors import LeaseTaken
+from tgext.evolve.stores.base import Owner
 
 
 @pytest.fixture
@@ -107,6 +108,19 @@ def test_an_unknown_version_keeps_the_gate_closed_and_says_what_to_type(site, ur
     assert tgext.evolve.adopt(started.conf, version='one') == ['one']
     assert started.gate.wait(10)
     assert [evolution.runs for evolution in evolutions] == [0, 1, 1]
+
+
+def test_that_somebody_took_the_lease_is_no_consent(site, url, old):
+    """A person who adopts, or a release that knows the version, takes it a moment before it records."""
+    old.make(version='gone')
+    evolutions = plan()
+    started = site(url, evolutions)
+    store = started.evolver.store
+    store.prepare()
+    store.release(store.acquire(Owner(), 10))
+    started.get('/')
+    started.becomes('predecessor')
+    assert [evolution.runs for evolution in evolutions] == [0, 0, 0]
 
 
 def test_a_lock_that_was_left_keeps_the_gate_closed_and_says_what_to_type(site, url, old):

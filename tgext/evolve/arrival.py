@@ -37,9 +37,6 @@ class Arrival:
                 f'the history in {self.store.name} has vanished while this process ran. Restore the '
                 f'table tgext_evolve_history; if it is gone on purpose, start again',
             )
-        if snapshot.lease is not None:
-            # Once the lease was taken here, somebody decided that this is the right place.
-            return None
         return self._predecessor() or self._elsewhere()
 
     def _elsewhere(self) -> Verdict | None:
@@ -77,10 +74,8 @@ class Arrival:
 
     def import_predecessor(self, lease: Lease) -> None:
         """Take over what 0.0.5 recorded, once: into an empty history, under the lease."""
-        if self.store.history():
-            return
         old = self.store.predecessor()
-        if old is not None and old.version is not None and self.plan.up_to(old.version) is not None:
+        if old is not None and old.version is not None:
             point('before-import')
             self.adopt(lease, old.version)
             point('after-import')

@@ -118,7 +118,7 @@ class Evolver:
             # The newer release is between two of its evolutions.
             return self.gate.verdict
         self._warn_of_unknown(history)
-        self._had_history = self._had_history or bool(history)
+        self._had_history = self._had_history or bool(history.settled)
         self._pending = bool(agenda.pending)
         return self._move(verdict)
 
@@ -149,10 +149,11 @@ class Evolver:
         return self._move(Verdict(Serving.NOTHING, reason, detail=str(error)))
 
     def _move(self, verdict: Verdict) -> Verdict:
-        before = self.gate.move(verdict)
+        before = self.gate.verdict
         if (before.serving, before.reason) != (verdict.serving, verdict.reason):
             level = logging.INFO
-            if before.reason is Reason.RETRYING and verdict.reason in _GOOD_REASONS and not self.gate.is_open:
+            closed = verdict.serving is not Serving.EVERYTHING
+            if before.reason is Reason.RETRYING and verdict.reason in _GOOD_REASONS and closed:
                 level = logging.DEBUG  # the attempts themselves are logged
             elif verdict.reason not in _GOOD_REASONS:
                 level = logging.ERROR if verdict.serving is Serving.NOTHING else logging.WARNING
@@ -164,6 +165,8 @@ class Evolver:
                 verdict.reason.value,
                 f' ({verdict.detail})' if verdict.detail else '',
             )
+        # After it was said: whoever sees the gate moved finds out why.
+        self.gate.move(verdict)
         return verdict
 
     def _progressed(self, progress: Progress) -> None:
@@ -346,8 +349,8 @@ class Evolver:
             return None
         point('after-take')
         with lease:
-            if not snapshot.history:
-                self._arrival.import_predecessor(lease)
+            if not self._arrive(lease):
+                return None
             outcome = self._runner().run(lease)
             if outcome is Outcome.IDLE:
                 # What is done is known: open before the lease is given back.
@@ -361,6 +364,15 @@ class Evolver:
         if obstacle is not None:
             self._move(obstacle)
         return obstacle is None
+
+    def _arrive(self, lease: Lease) -> bool:
+        """Under the lease: what was looked at before it was taken may have changed."""
+        snapshot = self.store.snapshot()
+        if not self._may_begin(snapshot):
+            return False
+        if not snapshot.history:
+            self._arrival.import_predecessor(lease)
+        return True
 
     def _runner(self) -> Runner:
         return Runner(

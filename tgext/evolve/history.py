@@ -20,6 +20,9 @@ class State(str, Enum):
     IMPORTED = 'imported'
 
 
+#: Recorded in place of an id when a person claims a namespace; no evolution can have it.
+CLAIM = ''
+
 #: The states that say: this evolution need not run any more. The commonest comes first: histories are long.
 SETTLED = (State.DONE, State.STAMPED, State.IMPORTED)
 
@@ -60,14 +63,17 @@ class History:
     """All attempts of one namespace, by evolution, oldest first."""
 
     def __init__(self, attempts: Iterable[Attempt] = ()):
-        self.attempts = sorted(attempts, key=attrgetter('token', 'attempt'))  # Attempt.order
+        found = sorted(attempts, key=attrgetter('token', 'attempt'))  # Attempt.order
+        self.attempts = [attempt for attempt in found if attempt.evolution_id != CLAIM]
+        #: Did a person say that this is the right place, though nothing ran here?
+        self.is_claimed = len(self.attempts) < len(found)
         self._by_id: dict[str, list[Attempt]] = {}
         for attempt in self.attempts:
             self._by_id.setdefault(attempt.evolution_id, []).append(attempt)
         self.settled = frozenset(a.evolution_id for a in self.attempts if a.state in SETTLED)
 
     def __bool__(self) -> bool:
-        return bool(self.attempts)
+        return bool(self.attempts) or self.is_claimed
 
     def of(self, evolution_id: str) -> list[Attempt]:
         return self._by_id.get(evolution_id, [])

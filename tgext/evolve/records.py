@@ -7,7 +7,7 @@ from collections.abc import Collection
 
 from .arrival import Arrival
 from .errors import LeaseTaken, OptionError
-from .history import History, State
+from .history import CLAIM, History, State
 from .lease import Lease
 from .options import Options
 from .plan import Plan
@@ -59,6 +59,8 @@ class Records:
         """Evolutions that were only stamped or imported are pending again."""
         with self.hold() as lease:
             wanted = self._known(ids, self._store.history())
+            # What is left may be nothing, and must not look like a database never seen.
+            self._store.settle(lease.grant, [CLAIM], State.STAMPED)
             self._store.unsettle(lease.grant, wanted)
         return wanted
 
@@ -82,14 +84,15 @@ class Records:
         version = version or (old.version if old is not None else None)
         with self.hold() as lease:
             if version is None:
-                # Nothing ever ran; that the lease was taken is all that is recorded.
+                # Nothing ever ran, so there is nothing else to record.
+                self._store.settle(lease.grant, [CLAIM], State.IMPORTED)
                 return []
             return Arrival(self._plan, self._store, self._options.namespace).adopt(lease, version)
 
     def claim(self) -> None:
         """Begin a history in this namespace, though another one has the same evolutions."""
-        with self.hold():
-            pass  # that it was taken once is the claim
+        with self.hold() as lease:
+            self._store.settle(lease.grant, [CLAIM], State.STAMPED)
 
     def _known(self, ids: Collection[str], history: History) -> list[str]:
         if isinstance(ids, str | int):
