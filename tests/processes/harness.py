@@ -25,7 +25,7 @@ from tgext.evolve.options import Options
 ROOT = Path(__file__).resolve().parents[2]
 
 #: How long anything may take that is not under test here, in seconds: starting Python on a busy machine.
-PATIENCE = 30.0
+PATIENCE = 60.0
 
 #: ``namespace`` of the applications: the name of their package.
 NAMESPACE = 'testapp'
