@@ -87,6 +87,13 @@ class Process:
 
     def send(self, number: int) -> None:
         os.kill(self.pid, number)
+        if number == signal.SIGSTOP:
+            # On two cores its threads may go on for a moment after the signal was sent.
+            until(lambda: all(state == 'T' for state in self._thread_states()), what='every thread is stopped')
+
+    def _thread_states(self) -> list[str]:
+        tasks = Path(f'/proc/{self.pid}/task').glob('*/stat')
+        return [task.read_text().rpartition(')')[2].split()[0] for task in tasks]
 
     def kill(self) -> None:
         """kill -9, and wait until it is gone."""
