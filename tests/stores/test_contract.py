@@ -9,9 +9,9 @@ import pytest
 
 from tests.stores import open_store
 from tgext.evolve import Evolution
-from tgext.evolve.history import State
+from tgext.evolve.history import CLAIM, State
 from tgext.evolve.plan import planned
-from tgext.evolve.stores.base import Owner, Renewal, Report
+from tgext.evolve.stores.base import Owner, Renewal, Report, Requests
 
 
 class Some(Evolution):
@@ -326,3 +326,51 @@ def drop_lease(url):
         engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool)
         with engine.begin() as connection:
             connection.exec_driver_sql('DROP TABLE tgext_evolve_lease')
+
+
+def test_what_people_ask_reaches_the_holder_and_outlives_it(ready):
+    assert ready.requests() == Requests()
+    grant = ready.acquire(Owner(), 10)
+    ready.ask(Owner(), paused=True)
+    ready.ask(Owner(), cancel='$one {id}')
+    asked = ready.requests()
+    assert asked.cancel == '$one {id}'
+    assert abs(asked.paused - ready.snapshot().now) < 60_000
+    assert ready.snapshot().lease.requests == asked
+    assert ready.renew(grant, 10, Report()) is Renewal.KEPT
+    ready.release(grant)
+    assert ready.acquire(Owner(), 10) is not None
+    assert ready.requests() == asked
+    ready.ask(Owner(), paused=False)
+    assert ready.requests() == Requests(None, '$one {id}')
+    ready.ask(Owner(), cancel='')
+    assert ready.requests() == Requests()
+
+
+def test_a_request_to_a_lease_that_was_never_taken_gives_it_to_nobody(ready):
+    ready.ask(Owner(), paused=True)
+    assert ready.requests().paused
+    assert not ready.snapshot().lease.alive
+    assert ready.acquire(Owner(), 10).token == 1
+
+
+def test_a_person_closes_the_gate_and_opens_it_again(ready):
+    assert ready.history().down is None
+    first, second = Owner(), Owner()
+    ready.shut(first, 'Back at $noon')
+    ready.shut(second, 'Back at one')
+    history = ready.history()
+    assert (history.down.owner, history.down.host, history.down.pid) == (second.id, second.host, second.pid)
+    assert ready.error_of(history.down) == 'Back at one'
+    # It says nothing about evolutions.
+    assert not history
+    assert not history.attempts
+    grant = ready.acquire(Owner(), 10)
+    assert grant.token == 1
+    assert ready.interrupt_older(grant) == []
+    ready.settle(grant, [CLAIM], State.STAMPED)
+    assert ready.history().is_claimed
+    assert ready.reopen() is True
+    assert ready.reopen() is False
+    assert ready.history().down is None
+    assert ready.history().is_claimed

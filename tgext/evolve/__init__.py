@@ -11,6 +11,7 @@ from .errors import (
     EvolutionFailed,
     EvolveError,
     LeaseLost,
+    NothingRuns,
     OptionError,
     PlanError,
     SourceError,
@@ -25,20 +26,26 @@ __all__ = [
     'EvolutionFailed',
     'EvolveError',
     'LeaseLost',
+    'NothingRuns',
     'OptionError',
     'PlanError',
     'SourceError',
     'StoreError',
     'TimedOut',
     'adopt',
+    'cancel',
     'claim',
+    'down',
     'is_open',
+    'pause',
     'plugme',
     'register',
+    'resume',
     'retry',
     'stamp',
     'start',
     'unstamp',
+    'up',
     'wait',
 ]
 
@@ -118,6 +125,43 @@ def retry(conf: Any, ids: Collection[str]) -> int:
     :returns: how many attempts no longer count.
     """
     return _record(conf, lambda records: records.retry(ids), 0)
+
+
+def pause(conf: Any) -> None:
+    """No evolution begins any more, in whatever process, until :func:`resume`.
+
+    What runs goes on to its end; a batched evolution stops after its batch.
+    """
+    _record(conf, lambda records: records.pause(), None)
+
+
+def resume(conf: Any) -> None:
+    """Take :func:`pause` back."""
+    _record(conf, lambda records: records.resume(), None)
+
+
+def cancel(conf: Any) -> str | None:
+    """Have the evolution that runs end at its next report of progress, whoever runs it.
+
+    It is recorded as cancelled, and runs again only after :func:`retry`.
+
+    :returns: its id.
+    :raises NothingRuns: when nothing runs now.
+    """
+    return _record(conf, lambda records: records.cancel(), None)
+
+
+def down(conf: Any, message: str = '') -> None:
+    """Close the gate of every process by hand, until :func:`up`; they see it within ``watch`` seconds.
+
+    :param message: for the public, at most 1,000 characters.
+    """
+    _record(conf, lambda records: records.down(message), None)
+
+
+def up(conf: Any) -> bool:
+    """Take :func:`down` back; was it closed by hand?"""
+    return _record(conf, lambda records: records.up(), False)
 
 
 def adopt(conf: Any, version: str | None = None, *, ignore_lock: bool = False) -> list[str]:

@@ -80,16 +80,25 @@ def judge(
     *,
     lease_alive: bool,
     progress: Progress | None = None,
+    paused: bool = False,
     open_on_failure: bool = False,
     refuse_unknown: bool = False,
 ) -> Verdict:
     """What may be served, and why.
 
     :param lease_alive: somebody holds the lease now, so a running attempt really runs.
+    :param paused: a person asked that nothing begins.
     :param open_on_failure: serve in spite of an evolution that failed for good (``on_failure =
         open``); not while it is still tried again, or the gate would open and close at each try.
     :param refuse_unknown: do not serve when the history is ahead of the plan.
     """
+    if history.down is not None:
+        down = history.down
+        return Verdict(
+            Serving.NOTHING,
+            Reason.DOWN,
+            detail=f'closed by hand, by {down.host}:{down.pid}; to open it again: gearbox evolve up',
+        )
     if refuse_unknown and (unknown := plan.unknown(history)):
         return Verdict(
             Serving.NOTHING,
@@ -115,6 +124,8 @@ def judge(
     if not agenda.pending:
         return Verdict(Serving.EVERYTHING, Reason.COMPLETE)
     reason, detail = _why(agenda, own, lease_alive and _runs(plan, history))
+    if paused and reason is Reason.PENDING:
+        reason, detail = Reason.PAUSED, f'{detail}; nothing begins until: gearbox evolve resume'
     return Verdict(own, reason, progress=progress, detail=detail)
 
 

@@ -71,6 +71,10 @@ class LeaseTaken(StoreError):
     """Somebody else holds the lease."""
 
 
+class NothingRuns(EvolveError):
+    """There is nothing to cancel."""
+
+
 class Stop(BaseException):
     """The evolution that runs must end here.
 
@@ -85,3 +89,7 @@ class LeaseLost(Stop):
 
 class Cancelled(Stop):
     """A person cancelled the evolution, or the process that runs it is leaving."""
+
+
+class CancelledByHand(Cancelled):
+    """A person cancelled the evolution: it does not run again until a person says so."""

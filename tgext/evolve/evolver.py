@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from enum import Enum
 
 from .agenda import Agenda, judge
 from .arrival import Arrival
@@ -20,11 +21,13 @@ from .errors import (
     StoreBusy,
     StoreError,
 )
+from .events import Event, Listeners, What
 from .gate import Gate, Progress, Reason, Serving, Verdict
-from .history import History
+from .history import Attempt, History
 from .lease import Lease
 from .leaving import leave_at_exit
 from .options import Options
+from .overview import Overview
 from .plan import Plan
 from .points import point
 from .policy import RetryPolicy
@@ -39,6 +42,21 @@ _STAYED = 60.0
 
 #: The longest pause between two tries while the database is away, in seconds.
 _LONGEST_PAUSE = 5.0
+
+
+class Ended(Enum):
+    """How :meth:`Evolver.run` ended."""
+
+    #: Everything that was to run is done.
+    DONE = 'done'
+    #: Only a person can go on: the verdict of the gate says why.
+    STUCK = 'stuck'
+    #: Somebody else holds the lease, and was waited for long enough.
+    TAKEN = 'taken'
+    #: A person asked that nothing begins.
+    PAUSED = 'paused'
+    #: This process was told to leave.
+    LEFT = 'left'
 
 
 class Evolver:
@@ -58,10 +76,14 @@ class Evolver:
         self.plan = plan
         self.store = store
         self.gate = Gate()
+        #: Told what happens in this process, see :class:`tgext.evolve.events.Event`.
+        self.listeners = Listeners()
+        self.listeners.add(self._heard)
         self._around = around
         self._policy = RetryPolicy(options.max_attempts, options.retry_delay)
         self._arrival = Arrival(plan, store, options.namespace)
         self._warned: set[str] = set()
+        self._said: tuple[Attempt | None, str] = (None, '')
         self._had_history = False
         self._pending = True
         self._thread: threading.Thread | None = None
@@ -97,16 +119,10 @@ class Evolver:
 
     def _judge(self, history: History, agenda: Agenda, lease: LeaseRow | None) -> Verdict:
         alive = lease is not None and lease.alive
-        verdict = judge(
-            self.plan,
-            agenda,
-            history,
-            lease_alive=alive,
-            progress=_progress(lease) if alive else None,
-            open_on_failure=self.options.on_failure == 'open',
-            refuse_unknown=self.options.unknown == 'refuse',
-        )
-        if verdict.reason is Reason.PENDING:
+        verdict = self._verdict(history, agenda, lease)
+        if history.down is not None:
+            verdict = replace(verdict, message=self._message_of(history.down))
+        elif verdict.reason is Reason.PENDING:
             if self.gate.verdict.reason in _BEFORE_BEGINNING and not alive:
                 # What kept us from beginning is looked at again when we try to.
                 return self.gate.verdict
@@ -121,6 +137,39 @@ class Evolver:
         self._had_history = self._had_history or bool(history.settled)
         self._pending = bool(agenda.pending)
         return self._move(verdict)
+
+    def _verdict(self, history: History, agenda: Agenda, lease: LeaseRow | None) -> Verdict:
+        alive = lease is not None and lease.alive
+        return judge(
+            self.plan,
+            agenda,
+            history,
+            lease_alive=alive,
+            progress=_progress(lease) if alive else None,
+            paused=lease is not None and lease.requests.paused is not None,
+            open_on_failure=self.options.on_failure == 'open',
+            refuse_unknown=self.options.unknown == 'refuse',
+        )
+
+    def overview(self) -> Overview:
+        """The plan against the history, for operators, by one look. The gate does not move.
+
+        :raises StoreError: when the database cannot be looked at.
+        """
+        try:
+            snapshot = self.store.snapshot()
+        finally:
+            if not self._watches():
+                self.store.close()
+        agenda = self._agenda(snapshot.history, snapshot.now)
+        verdict = self._verdict(snapshot.history, agenda, snapshot.lease)
+        return Overview.of(self.plan, snapshot, agenda, verdict, self._policy)
+
+    def _message_of(self, down: Attempt) -> str:
+        """What the person who closed the gate wants the public to read; asked for once."""
+        if self._said[0] != down:
+            self._said = (down, self.store.error_of(down) or '')
+        return self._said[1]
 
     def _warn_of_unknown(self, history: History) -> None:
         if self.options.unknown != 'warn':
@@ -150,7 +199,7 @@ class Evolver:
 
     def _move(self, verdict: Verdict) -> Verdict:
         before = self.gate.verdict
-        if (before.serving, before.reason) != (verdict.serving, verdict.reason):
+        if (before.serving, before.reason, before.message) != (verdict.serving, verdict.reason, verdict.message):
             level = logging.INFO
             closed = verdict.serving is not Serving.EVERYTHING
             if before.reason is Reason.RETRYING and verdict.reason in _GOOD_REASONS and closed:
@@ -167,11 +216,21 @@ class Evolver:
             )
         # After it was said: whoever sees the gate moved finds out why.
         self.gate.move(verdict)
+        was_open, is_open = (each.serving is Serving.EVERYTHING for each in (before, verdict))
+        if was_open != is_open:
+            what = What.OPENED if is_open else What.CLOSED
+            self.listeners(Event(what, self.options.namespace, verdict=verdict))
         return verdict
 
-    def _progressed(self, progress: Progress) -> None:
+    def _heard(self, event: Event) -> None:
         """Our own evolution reports: the gate's readers need not ask the database."""
-        self.gate.move(replace(self.gate.verdict, reason=Reason.RUNNING, progress=progress))
+        if event.what is not What.PROGRESS:
+            return
+        progress = event.progress
+        verdict = self.gate.verdict
+        # Closed by hand it stays, whatever goes on behind it.
+        reason = verdict.reason if verdict.reason is Reason.DOWN else Reason.RUNNING
+        self.gate.move(replace(verdict, reason=reason, progress=progress))
 
     # -- starting
 
@@ -311,7 +370,7 @@ class Evolver:
         snapshot = self.store.snapshot()
         agenda = self._agenda(snapshot.history, snapshot.now)
         verdict = self._judge(snapshot.history, agenda, snapshot.lease)
-        if agenda.next is not None and self._may_run(verdict):
+        if agenda.next is not None and self._may_run(verdict, snapshot):
             if self._take_and_run(snapshot) is Outcome.IDLE:
                 return 0.0
         elif self.gate.is_open and not agenda.pending:
@@ -322,11 +381,16 @@ class Evolver:
             return max(0.0, min((agenda.wake_at - snapshot.now) / 1000, self.options.poll))
         return self.options.poll
 
-    def _may_run(self, verdict: Verdict) -> bool:
+    def _may_run(self, verdict: Verdict, snapshot: Snapshot) -> bool:
+        if snapshot.lease is not None and snapshot.lease.requests.paused is not None:
+            return False
         return self.options.mode != 'wait' and verdict.reason is not Reason.UNKNOWN_EVOLUTIONS
 
-    def _take_and_run(self, snapshot: Snapshot) -> Outcome | None:
-        """Take the lease if it is free and run what is pending; None when it was not taken."""
+    def _take_and_run(self, snapshot: Snapshot, plan: Plan | None = None) -> Outcome | None:
+        """Take the lease if it is free and run what is pending; None when it was not taken.
+
+        :param plan: the part of our own that is to be run; None: all of it.
+        """
         if snapshot.lease is not None and snapshot.lease.alive and not self._is_mine(snapshot.lease):
             return None
         if not self._may_begin(snapshot):
@@ -351,7 +415,7 @@ class Evolver:
         with lease:
             if not self._arrive(lease):
                 return None
-            outcome = self._runner().run(lease)
+            outcome = self._runner(plan or self.plan).run(lease)
             if outcome is Outcome.IDLE:
                 # What is done is known: open before the lease is given back.
                 self._judge_snapshot(self.store.snapshot())
@@ -374,16 +438,16 @@ class Evolver:
             self._arrival.import_predecessor(lease)
         return True
 
-    def _runner(self) -> Runner:
+    def _runner(self, plan: Plan) -> Runner:
         return Runner(
-            plan=self.plan,
+            plan=plan,
             store=self.store,
             policy=self._policy,
             around=self._around,
             leaving=self._leaving,
             announce=self.options.watch,
             changed=self._judge_snapshot,
-            progressed=self._progressed,
+            notify=self.listeners,
         )
 
     def _is_mine(self, lease: LeaseRow | None) -> bool:
@@ -406,6 +470,8 @@ class Evolver:
                 break
             if self.gate.is_open or self.gate.verdict.reason in _STUCK_REASONS:
                 break
+            if self.gate.verdict.reason is Reason.DOWN and not self._pending:
+                break
             self._leaving.wait(self.options.poll if pause is None else pause)
         return self.gate.is_open
 
@@ -419,6 +485,8 @@ class Evolver:
         if self._run_here():
             return
         verdict = self.gate.verdict
+        if verdict.reason is Reason.DOWN and not self._pending:
+            return  # nothing is wrong: it answers 503 until a person opens it
         if self.options.on_failure == 'open':
             self._move(replace(verdict, serving=Serving.EVERYTHING, reason=Reason.FAILURE_IGNORED))
             return
@@ -428,6 +496,54 @@ class Evolver:
             remedy='Start it again when that is mended (the errors are in tgext_evolve_history), or '
             'set tgext.evolve.on_failure = open to serve all the same.',
         )
+
+    # -- running in the foreground
+
+    def run(self, *, until: str | None = None, patience: float = 0.0) -> Ended:
+        """Run what is pending in the calling thread, whatever ``mode`` says: for a command in a deployment.
+
+        What failed and may be tried again by itself is waited for. Nothing else of this process
+        is touched: the gate moves, for who looks at it, and SIGTERM ends it in good order.
+
+        :param until: run the plan up to and with this id; None: all of it.
+        :param patience: how long to wait for somebody else who holds the lease, in seconds.
+        :raises PlanError: when there is no such id.
+        :raises StoreError: when the database is away or refuses.
+        """
+        plan = self.plan if until is None else self.plan.until(until)
+        self._begin_process()
+        waited_since: float | None = None
+        while not self._leaving.is_set():
+            snapshot = self.store.snapshot()
+            agenda = Agenda.of(plan, snapshot.history, self._policy, snapshot.now)
+            verdict = self._judge_snapshot(snapshot)
+            if not agenda.pending:
+                return Ended.DONE
+            lease = snapshot.lease
+            if lease is not None and lease.requests.paused is not None:
+                return Ended.PAUSED
+            if verdict.reason is Reason.UNKNOWN_EVOLUTIONS:
+                return Ended.STUCK
+            pause = self.options.poll
+            if lease is not None and lease.alive and not self._is_mine(lease):
+                waited_since = waited_since or time.monotonic()
+                if time.monotonic() - waited_since >= patience:
+                    return Ended.TAKEN
+            elif agenda.next is not None:
+                waited_since = None
+                try:
+                    if self._take_and_run(snapshot, plan) is Outcome.IDLE:
+                        pause = 0.0
+                    elif self.gate.verdict.reason in _BEFORE_BEGINNING:
+                        return Ended.STUCK
+                except StoreBusy as busy:
+                    self._cannot(busy)
+            elif agenda.given_up:
+                return Ended.STUCK
+            elif agenda.wake_at is not None:
+                pause = max(0.0, min((agenda.wake_at - snapshot.now) / 1000, pause))
+            self._leaving.wait(pause)
+        return Ended.LEFT
 
     # -- leaving
 
@@ -469,6 +585,7 @@ _STUCK_REASONS = frozenset(
     {
         Reason.FAILED,
         Reason.CANCELLED,
+        Reason.PAUSED,
         Reason.PREDECESSOR,
         Reason.OTHER_NAMESPACE,
         Reason.UNKNOWN_EVOLUTIONS,

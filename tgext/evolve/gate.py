@@ -48,12 +48,14 @@ class Reason(str, Enum):
     """Why the gate is where it is: the only thing about it that the public gets to know."""
 
     STARTING = 'starting'
+    DOWN = 'down'
     PENDING = 'pending'
     RUNNING = 'running'
     FAILED = 'failed'
     RETRYING = 'retrying'
     CANCELLED = 'cancelled'
     WAITING = 'waiting'
+    PAUSED = 'paused'
     DATABASE_AWAY = 'database-away'
     DATABASE_BUSY = 'database-busy'
     DATABASE_REFUSES = 'database-refuses'
@@ -105,13 +107,15 @@ class Progress:
 class Verdict:
     """What may be served and why, with what is known of the run that is waited for.
 
-    ``detail`` is for logs and operators; it never reaches the public.
+    ``detail`` is for logs and operators; it never reaches the public. ``message`` is what a person
+    who closed the gate by hand wants the public to read.
     """
 
     serving: Serving
     reason: Reason
     progress: Progress | None = None
     detail: str = ''
+    message: str = ''
 
     def lets_through(self, method: str) -> bool:
         """May a request with this HTTP method be served?"""

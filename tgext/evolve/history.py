@@ -18,9 +18,11 @@ class State(str, Enum):
     CANCELLED = 'cancelled'
     STAMPED = 'stamped'
     IMPORTED = 'imported'
+    #: Of no evolution: a person closed the gate of the whole namespace.
+    DOWN = 'down'
 
 
-#: Recorded in place of an id when a person claims a namespace; no evolution can have it.
+#: Recorded in place of an id when a person claims a namespace or closes it; no evolution can have it.
 CLAIM = ''
 
 #: The states that say: this evolution need not run any more. The commonest comes first: histories are long.
@@ -66,7 +68,9 @@ class History:
         found = sorted(attempts, key=attrgetter('token', 'attempt'))  # Attempt.order
         self.attempts = [attempt for attempt in found if attempt.evolution_id != CLAIM]
         #: Did a person say that this is the right place, though nothing ran here?
-        self.is_claimed = len(self.attempts) < len(found)
+        self.is_claimed = any(a.evolution_id == CLAIM and a.state in SETTLED for a in found)
+        #: The record of a person having closed the gate, with who and when; None when it is not.
+        self.down = next((a for a in found if a.state is State.DOWN), None)
         self._by_id: dict[str, list[Attempt]] = {}
         for attempt in self.attempts:
             self._by_id.setdefault(attempt.evolution_id, []).append(attempt)

@@ -7,7 +7,7 @@ import threading
 import time
 
 from .errors import LeaseLost, StoreBusy, StoreError
-from .stores.base import Grant, Owner, Renewal, Report, Store
+from .stores.base import Grant, Owner, Renewal, Report, Requests, Store
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +28,8 @@ class Lease:
         self.store = store
         self.grant = grant
         self.ttl = ttl
+        #: What people asked of the holder, as of the last renewal.
+        self.requests = Requests()
         self._report = Report()
         self._renewed = time.monotonic()
         self._lost = False
@@ -97,6 +99,7 @@ class Lease:
         self._busy = renewal is Renewal.BUSY
         if renewal is Renewal.KEPT:
             self._renewed = asked
+            self.requests = self.store.requests()
         elif renewal is Renewal.LOST:
             self._lost = True
 

@@ -192,6 +192,16 @@ class Plan:
         """Ids that the history knows and this plan does not, sorted."""
         return sorted(id for id in history.ids if id not in self._names)
 
+    def until(self, id: str) -> Plan:
+        """The part of this plan that runs up to and with ``id``.
+
+        :raises PlanError: when there is no such evolution.
+        """
+        last = self.find(id)
+        if last is None:
+            raise PlanError(f'there is no evolution {id!r}', place='the plan', remedy='Use an id of the plan.')
+        return Plan(self.order[: self.order.index(last) + 1])
+
     def up_to(self, version: str) -> list[PlannedEvolution] | None:
         """The entries of the ``evolutions`` option as written, up to and with ``version``.
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Collection
 
+from . import failure
 from .arrival import Arrival
-from .errors import LeaseTaken, OptionError
+from .errors import LeaseTaken, NothingRuns, OptionError
 from .history import CLAIM, History, State
 from .lease import Lease
 from .options import Options
@@ -53,7 +54,13 @@ class Records:
             else:
                 wanted = self._known(ids, history)
             self._store.settle(lease.grant, wanted, State.STAMPED)
+            self._withdraw_cancel(wanted)
         return wanted
+
+    def _withdraw_cancel(self, ids: Collection[str]) -> None:
+        """Who lets an evolution go on does not want it cancelled any more."""
+        if self._store.requests().cancel in ids:
+            self._store.ask(Owner(), cancel='')
 
     def unstamp(self, ids: Collection[str]) -> list[str]:
         """Evolutions that were only stamped or imported are pending again."""
@@ -70,7 +77,52 @@ class Records:
         for id in self._known(ids, self._store.history()):
             planned = self._plan.find(id)
             names += planned.names if planned is not None else [id]
+        self._withdraw_cancel(names)
         return self._store.forgive(names)
+
+    def pause(self) -> None:
+        """Nothing begins any more, in whatever process, until :meth:`resume`.
+
+        What runs goes on to its end; a batched evolution stops after its batch.
+        """
+        self._store.prepare()
+        self._store.ask(Owner(), paused=True)
+
+    def resume(self) -> None:
+        """Take :meth:`pause` back."""
+        self._store.prepare()
+        self._store.ask(Owner(), paused=False)
+
+    def cancel(self) -> str:
+        """Ask whoever runs an evolution to end it at its next report; its id.
+
+        It is recorded as cancelled, and stays closed until :meth:`retry` or :meth:`stamp`. One that
+        reports nothing cannot be ended, and one that comes to its end before it hears of it is done.
+
+        :raises NothingRuns: when nothing runs now.
+        """
+        lease = self._store.snapshot().lease
+        running = lease.report.evolution_id if lease is not None and lease.alive else None
+        if running is None:
+            raise NothingRuns(
+                'there is nothing to cancel: no evolution runs now',
+                place=f'namespace {self._options.namespace!r} of {self._store.name}',
+                remedy='To keep what is pending from beginning: gearbox evolve pause.',
+            )
+        self._store.ask(Owner(), cancel=running)
+        return running
+
+    def down(self, message: str = '') -> None:
+        """Close the gate of every process by hand, until :meth:`up`; processes see it within ``watch`` seconds.
+
+        :param message: for the public, at most 1,000 characters.
+        """
+        self._store.prepare()
+        self._store.shut(Owner(), failure.clean(message)[:1000])
+
+    def up(self) -> bool:
+        """Take :meth:`down` back; was it closed by hand?"""
+        return self._store.reopen()
 
     def adopt(self, version: str | None = None, *, ignore_lock: bool = False) -> list[str]:
         """Take over the record of 0.0.5; the ids that count as done now."""

@@ -13,7 +13,8 @@ from enum import Enum
 
 from . import failure
 from .agenda import Agenda
-from .errors import Cancelled, LeaseLost, StoreAway, StoreBusy, TimedOut
+from .errors import Cancelled, CancelledByHand, LeaseLost, StoreAway, StoreBusy, TimedOut
+from .events import Event, Listener, What
 from .evolution import running
 from .gate import Progress, Serving
 from .history import Attempt, History, State
@@ -36,6 +37,8 @@ class Outcome(Enum):
     LOST = 'lost'
     #: This process is leaving.
     LEAVING = 'leaving'
+    #: A person asked that nothing begins.
+    PAUSED = 'paused'
 
 
 @dataclass
@@ -47,7 +50,7 @@ class Runner:
     :param announce: seconds for which an evolution that keeps users out is announced to older
         processes before it starts; 0: not at all.
     :param changed: called with each new snapshot of the history, for the gate.
-    :param progressed: called when an evolution reports progress, for the gate.
+    :param notify: told what becomes of each attempt, and of its progress.
     """
 
     plan: Plan
@@ -57,7 +60,7 @@ class Runner:
     leaving: threading.Event
     announce: float = 0.0
     changed: Callable[[Snapshot], object] = lambda snapshot: None
-    progressed: Callable[[Progress], None] = lambda progress: None
+    notify: Listener = lambda event: None
     _announced: bool = False
 
     def run(self, lease: Lease) -> Outcome:
@@ -76,6 +79,8 @@ class Runner:
                 agenda = Agenda.of(self.plan, snapshot.history, self.policy, snapshot.now)
                 if agenda.next is None:
                     return Outcome.IDLE
+                if snapshot.lease is not None and snapshot.lease.requests.paused is not None:
+                    return Outcome.PAUSED
                 self._attempt(lease, agenda.next, snapshot.history)
         except LeaseLost as lost:
             log.warning('[%s] %s; this process goes on as a waiter', self.store.namespace, lost)
@@ -114,8 +119,17 @@ class Runner:
         # Only a renewal after the row is there proves that every later holder will mark it.
         lease.report(Report(evolution_id=planned.id, since=attempt.started))
         lease.renew()
-        log.info('[%s] %r starts (attempt %d, token %d)', self.store.namespace, planned.id, number, lease.token)
-        run = _Run(lease, planned, attempt, self.leaving, self.progressed)
+        run = _Run(lease, planned, attempt, self.leaving, self.notify)
+        started = run.event(What.STARTED)
+        log.info(
+            '[%s] %r starts (attempt %d, token %d)',
+            self.store.namespace,
+            planned.id,
+            number,
+            lease.token,
+            extra=started.extra,
+        )
+        self.notify(started)
         began = False
         try:
             self._announce(lease, planned, history)
@@ -131,19 +145,26 @@ class Runner:
             # The next holder, which may be this process, marks the attempt and reads its fate.
             raise
         except StoreBusy as busy:
-            self._interrupted(attempt, began, busy.thing)
+            self._interrupted(run, began, busy.thing)
             raise
+        except CancelledByHand as cancelled:
+            self._record(attempt, State.CANCELLED, str(cancelled))
+            event = run.event(What.CANCELLED)
+            log.warning('[%s] %r was cancelled', self.store.namespace, planned.id, extra=event.extra)
+            self.notify(event)
         except Cancelled as cancelled:
-            self._interrupted(attempt, began, str(cancelled))
+            self._interrupted(run, began, str(cancelled))
         except KeyboardInterrupt:
             if threading.current_thread() is threading.main_thread():
-                self._record(attempt, State.INTERRUPTED, 'interrupted by Ctrl-C')
+                self._interrupted(run, True, 'interrupted by Ctrl-C')
                 raise
-            self._failed(attempt, planned, KeyboardInterrupt())
+            self._failed(run, KeyboardInterrupt())
         except BaseException as error:  # also SystemExit: an evolution must not end the server
-            self._failed(attempt, planned, error)
+            self._failed(run, error)
         else:
-            log.info('[%s] %r is done (%.1f s)', self.store.namespace, planned.id, time.monotonic() - run.started)
+            event = run.event(What.FINISHED)
+            log.info('[%s] %r is done (%.1f s)', self.store.namespace, planned.id, event.seconds, extra=event.extra)
+            self.notify(event)
         finally:
             lease.report(Report())
         point('after-record')
@@ -163,25 +184,29 @@ class Runner:
             raise Cancelled('the process is leaving')
         lease.check()
 
-    def _failed(self, attempt: Attempt, planned: PlannedEvolution, error: BaseException) -> None:
+    def _failed(self, run: _Run, error: BaseException) -> None:
+        event = run.event(What.FAILED, error)
         traceback = (type(error), error, error.__traceback__)
         log.error(
             '[%s] %r failed (attempt %d): %s',
             self.store.namespace,
-            planned.id,
-            attempt.attempt,
+            event.evolution_id,
+            event.attempt,
             failure.brief(error),
             # Once is enough; each attempt's own stands in the history.
-            exc_info=traceback if attempt.attempt == 1 else None,
+            exc_info=traceback if event.attempt == 1 else None,
+            extra=event.extra,
         )
-        self._record(attempt, State.FAILED, failure.describe(error))
+        self._record(run.attempt, State.FAILED, failure.describe(error))
+        self.notify(event)
 
-    def _interrupted(self, attempt: Attempt, began: bool, why: str) -> None:
-        if began:
-            self._record(attempt, State.INTERRUPTED, why)
-        else:
+    def _interrupted(self, run: _Run, began: bool, why: str) -> None:
+        if not began:
             # It has changed nothing: not an attempt, not even for rerunnable = False.
-            self.store.withdraw(attempt)
+            self.store.withdraw(run.attempt)
+            return
+        self._record(run.attempt, State.INTERRUPTED, why)
+        self.notify(run.event(What.INTERRUPTED))
 
     def _record(self, attempt: Attempt, state: State, error: str) -> None:
         """Record an outcome other than done, under the fence.
@@ -201,15 +226,27 @@ class _Run:
         planned: PlannedEvolution,
         attempt: Attempt,
         leaving: threading.Event,
-        progressed: Callable[[Progress], None],
+        notify: Listener,
     ):
         self.started = time.monotonic()
+        self.attempt = attempt
         self._lease = lease
         self._planned = planned
-        self._attempt = attempt
         self._leaving = leaving
-        self._progressed = progressed
+        self._notify = notify
         self._pid = os.getpid()
+
+    def event(self, what: What, error: BaseException | None = None, progress: Progress | None = None) -> Event:
+        return Event(
+            what,
+            self._lease.store.namespace,
+            self._planned.id,
+            self.attempt.attempt,
+            self._lease.token,
+            time.monotonic() - self.started,
+            progress,
+            error,
+        )
 
     def progress(self, done: float, total: float | None, message: str | None) -> None:
         if os.getpid() != self._pid:
@@ -217,6 +254,8 @@ class _Run:
         self._lease.check()
         if self._leaving.is_set():
             raise Cancelled('the process is leaving')
+        if self._lease.requests.cancel in self._planned.names:
+            raise CancelledByHand('a person cancelled it')
         limit = self._planned.timeout
         if limit is not None and time.monotonic() - self.started > limit:
             raise TimedOut(
@@ -230,5 +269,5 @@ class _Run:
             message=None if message is None else failure.clean(str(message))[:255],
             elapsed=time.monotonic() - self.started,
         )
-        self._progressed(now)
-        self._lease.report(Report(self._planned.id, now.done, now.total, now.message, self._attempt.started))
+        self._notify(self.event(What.PROGRESS, progress=now))
+        self._lease.report(Report(self._planned.id, now.done, now.total, now.message, self.attempt.started))

@@ -53,6 +53,18 @@ class Report:
 
 
 @dataclass(frozen=True)
+class Requests:
+    """What people ask of whoever holds the lease, now or next.
+
+    :param paused: since when nothing may begin, and a batched evolution stops after its batch (milliseconds).
+    :param cancel: the evolution that is to end at its next report.
+    """
+
+    paused: int | None = None
+    cancel: str | None = None
+
+
+@dataclass(frozen=True)
 class LeaseRow:
     """The lease as it stands in the database, at ``now`` by its clock. Times in milliseconds."""
 
@@ -64,6 +76,7 @@ class LeaseRow:
     expires_at: int
     now: int
     report: Report = Report()
+    requests: Requests = Requests()
 
     @property
     def alive(self) -> bool:
@@ -146,6 +159,30 @@ class Store(ABC):
     @abstractmethod
     def release(self, grant: Grant) -> None:
         """Give the lease back, if it is still ours."""
+
+    @abstractmethod
+    def requests(self) -> Requests:
+        """What people ask of the holder; nothing when the lease was never taken."""
+
+    @abstractmethod
+    def ask(self, owner: Owner, *, paused: bool | None = None, cancel: str | None = None) -> None:
+        """Ask the holder of the lease for something; what is None stays as it is.
+
+        :param owner: who asks, for a lease that nobody ever took.
+        :param paused: nothing may begin until it is taken back with False.
+        :param cancel: the id of the evolution that is to end; ``''`` takes it back.
+        """
+
+    @abstractmethod
+    def shut(self, owner: Owner, message: str) -> None:
+        """Record that a person closed the gate of this namespace, with a message for the public.
+
+        Nothing that is recorded of evolutions changes; an earlier message is replaced.
+        """
+
+    @abstractmethod
+    def reopen(self) -> bool:
+        """Take :meth:`shut` back; was there anything to take back?"""
 
     @abstractmethod
     def interrupt_older(self, grant: Grant) -> list[Attempt]:

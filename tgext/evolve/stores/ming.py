@@ -22,9 +22,9 @@ from pymongo.errors import (
 
 from .. import failure
 from ..errors import LeaseLost, StoreAway, StoreBusy, StoreError
-from ..history import Attempt, History, State
+from ..history import CLAIM, Attempt, History, State
 from ..plan import PlannedEvolution
-from .base import Grant, LeaseRow, Owner, Predecessor, Renewal, Report, Snapshot, Store
+from .base import Grant, LeaseRow, Owner, Predecessor, Renewal, Report, Requests, Snapshot, Store
 
 log = logging.getLogger(__name__)
 
@@ -179,6 +179,7 @@ class MongoStore(Store):
             # the compare-and-set of a take-over finds out.
             now=self._now(),
             report=Report(*(document.get(key) for key in ('evolution_id', 'done', 'total', 'message', 'since'))),
+            requests=_requests(document),
         )
 
     # -- the lease
@@ -218,6 +219,30 @@ class MongoStore(Store):
             )
         )
         return None if taken is None else Grant(owner, row.token + 1)
+
+    def requests(self) -> Requests:
+        return _requests(self._run(lambda: self._collection(LEASE).find_one({'_id': self.namespace})) or {})
+
+    def ask(self, owner: Owner, *, paused: bool | None = None, cancel: str | None = None) -> None:
+        values: dict[str, Any] = {}
+        if paused is not None:
+            values['paused'] = _Now(0) if paused else None
+        if cancel is not None:
+            values['cancel'] = cancel or None
+        self._run(lambda: self._insert_lease(owner))
+        self._run(lambda: self._set(LEASE, {'_id': self.namespace}, values))
+
+    def shut(self, owner: Owner, message: str) -> None:
+        document = {
+            **self._document(Grant(owner, 0), CLAIM, 0, State.DOWN),
+            'started': self._now(),
+            'error': message,
+        }
+        self._run(lambda: self._collection(HISTORY).replace_one({'_id': document['_id']}, document, upsert=True))
+
+    def reopen(self) -> bool:
+        down = {'namespace': self.namespace, 'evolution_id': CLAIM, 'state': State.DOWN.value}
+        return bool(self._run(lambda: self._collection(HISTORY).delete_many(down)).deleted_count)
 
     def _insert_lease(self, owner: Owner) -> None:
         # The token begins above every one that was ever recorded here.
@@ -532,6 +557,10 @@ def _attempt(document: dict[str, Any]) -> Attempt:
             place=f'the collection {HISTORY}',
             remedy='Somebody edited it. Mend or delete that document.',
         ) from None
+
+
+def _requests(document: dict[str, Any]) -> Requests:
+    return Requests(_integer(document.get('paused')), document.get('cancel'))
 
 
 def _integer(value: Any) -> int | None:

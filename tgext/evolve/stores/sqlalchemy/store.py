@@ -18,9 +18,9 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 
 from ... import failure
 from ...errors import StoreBusy, StoreError
-from ...history import SETTLED, Attempt, History, State
+from ...history import CLAIM, SETTLED, Attempt, History, State
 from ...plan import PlannedEvolution
-from ..base import Grant, LeaseRow, Owner, Predecessor, Renewal, Report, Snapshot, Store
+from ..base import Grant, LeaseRow, Owner, Predecessor, Renewal, Report, Requests, Snapshot, Store
 from .dialects import Trouble, dialect_for
 from .engines import same_database
 from .tables import database_now, history, lease, metadata, predecessor
@@ -151,6 +151,8 @@ class SQLAlchemyStore(Store):
             lease.c.total,
             lease.c.message,
             lease.c.since,
+            lease.c.paused,
+            lease.c.cancel,
         ).select_from(one.outerjoin(lease, lease.c.namespace == self.namespace))
         row = connection.execute(statement).one()
         if row.token is None:
@@ -164,6 +166,7 @@ class SQLAlchemyStore(Store):
             expires_at=row.expires_at,
             now=row.now,
             report=Report(row.evolution_id, row.done, row.total, row.message, row.since),
+            requests=Requests(row.paused, row.cancel),
         )
 
     # -- the lease
@@ -221,6 +224,51 @@ class SQLAlchemyStore(Store):
             return Grant(owner, row.token + 1) if result.rowcount == 1 else None
 
         return self._run(take)
+
+    def requests(self) -> Requests:
+        def read(connection: Connection) -> Requests:
+            statement = select(lease.c.paused, lease.c.cancel).where(lease.c.namespace == self.namespace)
+            row = connection.execute(statement).one_or_none()
+            return Requests() if row is None else Requests(row.paused, row.cancel)
+
+        return self._run(read)
+
+    def ask(self, owner: Owner, *, paused: bool | None = None, cancel: str | None = None) -> None:
+        values: dict[str, Any] = {}
+        if paused is not None:
+            values['paused'] = database_now() if paused else None
+        if cancel is not None:
+            values['cancel'] = cancel or None
+
+        def record(connection: Connection) -> None:
+            statement = update(lease).where(lease.c.namespace == self.namespace).values(**values)
+            if not connection.execute(statement).rowcount:
+                self._insert_lease(connection, owner)
+                connection.execute(statement)
+
+        self._run(record)
+
+    def shut(self, owner: Owner, message: str) -> None:
+        row = self._row(Grant(owner, 0), CLAIM, 0, State.DOWN)
+
+        def record(connection: Connection) -> None:
+            with _transaction(connection):
+                connection.execute(delete(history).where(*self._down()))
+                connection.execute(
+                    insert(history).values(**row, serving='nothing', started=database_now(), error=message)
+                )
+
+        self._run(record, transaction=True)
+
+    def reopen(self) -> bool:
+        return self._run(lambda connection: connection.execute(delete(history).where(*self._down())).rowcount > 0)
+
+    def _down(self) -> list[Any]:
+        return [
+            history.c.namespace == self.namespace,
+            history.c.evolution_id == CLAIM,
+            history.c.state == State.DOWN.value,
+        ]
 
     def _insert_lease(self, connection: Connection, owner: Owner) -> None:
         # The token begins above every one that was ever recorded here, also when somebody dropped

@@ -39,6 +39,9 @@ lease: Any = Table(
     Column('done', Float(53)),
     Column('total', Float(53)),
     Column('message', String(255)),
+    # What people ask of the holder.
+    Column('paused', BigInteger),
+    Column('cancel', _id(200)),
     **_MYSQL,
 )
 
