@@ -265,6 +265,19 @@ def test_no_command_of_gearbox_runs_anything(sql_project):
         assert 'Traceback' not in output, name
 
 
+def test_gearbox_evolve_works_inside_of_it(sql_project):
+    sql_project.gearbox('setup-app', '-c', 'development.ini')
+    sql_project.go()
+    assert re.search('^pending +shout ', sql_project.gearbox('evolve', 'status'), re.M)
+    assert not evolve_tables(sql_project)
+    assert '1 done' in sql_project.gearbox('evolve', 'run')
+    assert names(sql_project) == ['EXAMPLE EDITOR', 'EXAMPLE MANAGER']
+    created = sql_project.gearbox('evolve', 'create', 'lower names')
+    assert list((sql_project.directory / 'sqlapp' / 'tests').glob('test_*_lower_names.py'))
+    assert "'sqlapp.evolution_e" in created
+    assert 'nothing is pending' in sql_project.gearbox('evolve', 'check')
+
+
 def evolve_tables(project: Project) -> list[str]:
     import sqlite3
 

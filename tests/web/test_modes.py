@@ -37,7 +37,7 @@ def test_blocking_comes_back_when_all_is_done(site, url, as_server):
 
 
 def test_blocking_raises_when_an_evolution_fails(site, url, as_server):
-    with pytest.raises(EvolutionFailed, match=r"'it' failed.*tgext\.evolve\.retry\(conf, \['it'\]\)"):
+    with pytest.raises(EvolutionFailed, match=r"'it' failed.*gearbox evolve retry it"):
         site(url, [apps.evolution('it', boom)], options={'mode': 'blocking'})
 
 
@@ -125,7 +125,7 @@ def test_a_failure_is_loud_and_stays(site, url, caplog):
     later = apps.evolution('later')
     first = site(url, [apps.evolution('first', boom), later])
     verdict = first.fails()
-    assert 'tgext.evolve.retry(' in verdict.detail
+    assert 'gearbox evolve retry' in verdict.detail
     assert later.runs == 0
     assert first.history() == {'first': 'failed'}
     failed = first.evolver.store.history().latest('first')

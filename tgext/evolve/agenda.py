@@ -8,6 +8,7 @@ from .gate import Progress, Reason, Serving, Verdict
 from .history import Attempt, History, State
 from .plan import Plan, PlannedEvolution
 from .policy import Decision, Permission, RetryPolicy
+from .remedies import to_type
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,7 @@ def judge(
             Reason.NEWER_RELEASE,
             progress=progress,
             detail=f'another release of this application began {names}; this one waits until it is '
-            f'done. If it never will be: tgext.evolve.stamp(conf, [ids])',
+            f'done. If it never will be: {to_type("stamp", *(a.evolution_id for a in begun))}',
         )
     if ignored:
         return Verdict(Serving.EVERYTHING, Reason.FAILURE_IGNORED, detail=_failures(agenda.stopped))
@@ -175,6 +176,5 @@ def _remedy(stopped: Stopped) -> str:
     id = stopped.planned.id
     mend = '' if stopped.latest.state is State.CANCELLED else 'Mend its code and start again, or '
     return (
-        f'. {mend or "To go on, "}type tgext.evolve.retry(conf, [{id!r}]), or, if its '
-        f'work is done already, tgext.evolve.stamp(conf, [{id!r}])'
+        f'. {mend or "To go on, "}type: {to_type("retry", id)}; or, if its work is done already: {to_type("stamp", id)}'
     )

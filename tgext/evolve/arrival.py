@@ -11,6 +11,7 @@ from .history import State
 from .lease import Lease
 from .plan import Plan
 from .points import point
+from .remedies import to_type
 from .stores.base import Snapshot, Store
 
 log = logging.getLogger(__name__)
@@ -48,7 +49,7 @@ class Arrival:
             Reason.OTHER_NAMESPACE,
             f'nothing is recorded under {self.namespace!r}, but evolutions with the same ids are under '
             f'{", ".join(map(repr, others))}. Set tgext.evolve.namespace = {others[0]}; or, if this is '
-            f'another application that shares the database, type tgext.evolve.claim(conf)',
+            f'another application that shares the database, type: {to_type("claim")}',
         )
 
     def _predecessor(self) -> Verdict | None:
@@ -60,15 +61,14 @@ class Arrival:
             return _closed(
                 Reason.PREDECESSOR,
                 f'tgext.evolve 0.0.5 holds its lock in {self.store.name} (process {old.locked_by}). If no '
-                f'process of it runs any more, type tgext.evolve.adopt(conf, ignore_lock=True)',
+                f'process of it runs any more, type: {to_type("unlock")}',
             )
         if old.version is not None and self.plan.up_to(old.version) is None:
             return _closed(
                 Reason.PREDECESSOR,
                 f'tgext.evolve 0.0.5 recorded {old.version!r} as the last evolution in {self.store.name}, '
-                f'and the evolutions option has no such id. Type '
-                f"tgext.evolve.adopt(conf, version='the last id that ran'), or "
-                f'tgext.evolve.stamp(conf, [ids]) with those that ran',
+                f'and the evolutions option has no such id. Type: gearbox evolve adopt ID, with the last one '
+                f'that ran; or gearbox evolve stamp ID..., with all that ran',
             )
         return None
 
@@ -96,7 +96,7 @@ class Arrival:
         self.store.settle(lease.grant, ids, State.IMPORTED)
         log.warning(
             '[%s] tgext.evolve 0.0.5 ran %r last in this database, so these count as done: %s. If one of '
-            'them never ran, type tgext.evolve.unstamp(conf, [id])',
+            'them never ran, type: gearbox evolve unstamp ID',
             self.namespace,
             version,
             ', '.join(map(repr, ids)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections import deque
+from collections.abc import Iterator
 from types import FunctionType, ModuleType
 from typing import Any
 
@@ -22,6 +23,17 @@ def evolver_in(app: Any) -> Evolver | None:
     """
     if hasattr(app, 'get') and EVOLVER in app:
         return evolver_of(app)
+    for evolver in evolvers_below(app):
+        return evolver
+    raise NotPlugged(
+        'tgext.evolve is not found in this application (it may be disabled there)',
+        place=f'{type(app).__module__}.{type(app).__qualname__}',
+        remedy='Pass the configuration instead: tgext.evolve.start(tg.config).',
+    )
+
+
+def evolvers_below(app: Any) -> Iterator[Evolver]:
+    """The evolvers of all applications that a WSGI application is made of, the nearest first."""
     seen: set[int] = set()
     todo = deque([app])
     while todo and len(seen) < _MOST:
@@ -30,13 +42,9 @@ def evolver_in(app: Any) -> Evolver | None:
             continue
         seen.add(id(each))
         if isinstance(each, GateMiddleware):
-            return each.evolver
-        todo += _inside(each)
-    raise NotPlugged(
-        'tgext.evolve is not found in this application (it may be disabled there)',
-        place=f'{type(app).__module__}.{type(app).__qualname__}',
-        remedy='Pass the configuration instead: tgext.evolve.start(tg.config).',
-    )
+            yield each.evolver
+        else:
+            todo += _inside(each)
 
 
 def _inside(thing: Any) -> list[Any]:

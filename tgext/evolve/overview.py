@@ -26,7 +26,10 @@ class Entry:
     :param changed: its code is not the code that ran; None when that is not known.
     :param planned: None for what only the history knows.
     :param progress: of the one that runs now.
-    :param seconds: how long its last attempt took, or has been running.
+    :param seconds: how long the attempt that counts took, or has been running.
+    :param counts: the attempt that says what its state is.
+    :param held: it does not run by itself now.
+    :param after: when it is tried again by itself, by the database's clock (milliseconds).
     """
 
     id: str
@@ -37,6 +40,9 @@ class Entry:
     planned: PlannedEvolution | None = None
     progress: Progress | None = None
     seconds: float | None = None
+    counts: Attempt | None = None
+    held: bool = False
+    after: int | None = None
 
     @property
     def latest(self) -> Attempt | None:
@@ -140,9 +146,11 @@ class _Look:
                 changed=counts.fingerprint != planned.fingerprint if ran else None,
                 planned=planned,
                 seconds=_seconds(counts, self._now) if counts.state is State.DONE else None,
+                counts=counts,
             )
         latest = attempts[-1] if attempts else None
         runs = latest is not None and latest.state is State.RUNNING and self._holder is not None
+        stopped = self._stopped.get(planned.id)
         return Entry(
             id=planned.id,
             state=self._state(planned, latest, runs),
@@ -151,6 +159,9 @@ class _Look:
             planned=planned,
             progress=self._progress(planned.names) if runs else None,
             seconds=None if latest is None else _seconds(latest, self._now, runs=runs),
+            counts=latest,
+            held=planned.id in self._agenda.held,
+            after=stopped.decision.after if stopped is not None else None,
         )
 
     def _state(self, planned: PlannedEvolution, latest: Attempt | None, runs: bool) -> str:
@@ -196,6 +207,7 @@ class _Look:
             why='this release does not know it: it was removed, or a newer release was here',
             attempts=attempts,
             seconds=_seconds(counts, self._now),
+            counts=counts,
         )
 
 

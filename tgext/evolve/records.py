@@ -12,16 +12,21 @@ from .history import CLAIM, History, State
 from .lease import Lease
 from .options import Options
 from .plan import Plan
-from .stores.base import Owner, Store
+from .remedies import to_type
+from .stores.base import LeaseRow, Owner, Store
 
 
 class Records:
-    """Writes to the history of one application, under the lease where that matters."""
+    """Writes to the history of one application, under the lease where that matters.
 
-    def __init__(self, options: Options, plan: Plan, store: Store):
+    :param patience: seconds to wait for who holds the lease.
+    """
+
+    def __init__(self, options: Options, plan: Plan, store: Store, patience: float = 30.0):
         self._options = options
         self._plan = plan
         self._store = store
+        self._patience = patience
 
     def hold(self, patience: float = 30.0) -> Lease:
         """Take the lease for a record.
@@ -36,7 +41,7 @@ class Records:
             lease = Lease.take(self._store, owner, self._options.lease)
             if lease is not None:
                 return lease
-            if time.monotonic() > until:
+            if time.monotonic() >= until:
                 raise LeaseTaken(
                     f'the lease of {self._options.namespace!r} is held by {self._store.snapshot().lease}',
                     place=self._store.name,
@@ -46,7 +51,7 @@ class Records:
 
     def stamp(self, ids: Collection[str] | None = None) -> list[str]:
         """Record evolutions as done without running them; all of the plan when ``ids`` is None."""
-        with self.hold() as lease:
+        with self.hold(self._patience) as lease:
             self._store.interrupt_older(lease.grant)
             history = self._store.history()
             if ids is None:
@@ -64,7 +69,7 @@ class Records:
 
     def unstamp(self, ids: Collection[str]) -> list[str]:
         """Evolutions that were only stamped or imported are pending again."""
-        with self.hold() as lease:
+        with self.hold(self._patience) as lease:
             wanted = self._known(ids, self._store.history())
             # What is left may be nothing, and must not look like a database never seen.
             self._store.settle(lease.grant, [CLAIM], State.STAMPED)
@@ -101,13 +106,13 @@ class Records:
 
         :raises NothingRuns: when nothing runs now.
         """
-        lease = self._store.snapshot().lease
-        running = lease.report.evolution_id if lease is not None and lease.alive else None
+        snapshot = self._store.snapshot()
+        running = _running(snapshot.history, snapshot.lease)
         if running is None:
             raise NothingRuns(
                 'there is nothing to cancel: no evolution runs now',
                 place=f'namespace {self._options.namespace!r} of {self._store.name}',
-                remedy='To keep what is pending from beginning: gearbox evolve pause.',
+                remedy=f'To keep what is pending from beginning, type: {to_type("pause")}',
             )
         self._store.ask(Owner(), cancel=running)
         return running
@@ -131,10 +136,11 @@ class Records:
             raise LeaseTaken(
                 f'tgext.evolve 0.0.5 holds its lock (process {old.locked_by})',
                 place=self._store.name,
-                remedy='Stop it, or say ignore_lock=True if no process of it runs any more.',
+                remedy=f'Stop it; or, if no process of it runs any more, type: {to_type("unlock")} '
+                f'(in Python: ignore_lock=True).',
             )
         version = version or (old.version if old is not None else None)
-        with self.hold() as lease:
+        with self.hold(self._patience) as lease:
             if version is None:
                 # Nothing ever ran, so there is nothing else to record.
                 self._store.settle(lease.grant, [CLAIM], State.IMPORTED)
@@ -143,7 +149,7 @@ class Records:
 
     def claim(self) -> None:
         """Begin a history in this namespace, though another one has the same evolutions."""
-        with self.hold() as lease:
+        with self.hold(self._patience) as lease:
             self._store.settle(lease.grant, [CLAIM], State.STAMPED)
 
     def _known(self, ids: Collection[str], history: History) -> list[str]:
@@ -158,3 +164,12 @@ class Records:
                 remedy='Use ids of the plan or of the history.',
             )
         return [planned.id if (planned := self._plan.find(id)) else id for id in wanted]
+
+
+def _running(history: History, lease: LeaseRow | None) -> str | None:
+    """The id of what the holder of the lease runs now."""
+    if lease is None or not lease.alive:
+        return None
+    # Not what it reports: that comes to the database a moment later than it begins and ends.
+    running = (a.evolution_id for a in history.attempts if a.state is State.RUNNING and a.token == lease.token)
+    return next(running, None)
