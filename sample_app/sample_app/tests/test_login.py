@@ -26,3 +26,17 @@ def test_nobody_is_logged_in_after_logging_out(app):
     page = app.get('/logout_handler').maybe_follow()
     assert page.request.path == '/'
     assert 'Log in' in page
+
+
+def test_the_manager_finds_the_evolutions(app):
+    page = log_in(app, 'manager', 'managepass')
+    assert 'Evolutions' in page
+    # test.ini switches them off, and the page says so.
+    assert 'tgext.evolve is disabled' in page.click('Evolutions')
+
+
+def test_nobody_else_is_shown_the_evolutions(app):
+    assert 'Evolutions' not in app.get('/')
+    assert '/login?came_from=%2Fevolve' in app.get('/evolve', status=302).location
+    assert 'Evolutions' not in log_in(app, 'editor', 'editpass')
+    app.get('/evolve', status=403)

@@ -90,3 +90,13 @@ def test_setting_up_twice_changes_nothing(make_app, old):
     # Were it to stamp now, the evolutions would never run.
     app = make_app({**old, 'sample_app.setup': 'new', 'tgext.evolve.mode': 'wait'})
     app.get('/', headers=BROWSER, status=503)
+
+
+def test_the_dashboard_shows_the_manager_what_ran(make_app, old):
+    app = make_app(old)
+    tgext.evolve.start(tg.config)
+    assert tgext.evolve.wait(tg.config, timeout=30)
+    page = log_in(app, 'manager', 'managepass').click('Evolutions')
+    assert 'data-base="/evolve"' in page
+    state = app.get('/evolve/state').json
+    assert (state['total'], state['left'], state['counts']) == (3, 0, {'done': 3})
