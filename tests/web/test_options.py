@@ -13,6 +13,9 @@ from tgext.evolve import OptionError, PlanError
 from tgext.evolve.component import EVOLVER
 from tgext.evolve.options import Options
 
+#: Some file.
+_HERE = __file__
+
 #: For each option: a value in Python, the same in an ini file, and what the application gets.
 GOOD = {
     'enabled': (True, 'true', True),
@@ -30,6 +33,12 @@ GOOD = {
     'bypass': (['/hooks', '/pay'], '/hooks /pay', ('/hooks', '/pay')),
     'health_path': ('/internal/health', '/internal/health/', '/internal/health'),
     'discover': (False, 'off', False),
+    'permission': ('deploy', ' deploy ', 'deploy'),
+    'bypass_secret': ('a secret of 26 characters.', ' a secret of 26 characters. ', 'a secret of 26 characters.'),
+    'page_title': ('Short break', ' Short\n break ', 'Short break'),
+    'page_text': ('Tea is ready.', ' Tea is ready. ', 'Tea is ready.'),
+    'page_file': (_HERE, f' {_HERE} ', _HERE),
+    'page_details': (True, 'yes', True),
 }
 
 BAD = [
@@ -64,7 +73,18 @@ BAD = [
     ('health_path', 'evolve'),
     ('health_path', '/a//b'),
     ('discover', 'perhaps'),
+    ('permission', ''),
+    ('permission', 'a\nb'),
+    ('page_file', '/no/such/file.html'),
+    ('page_file', 'no_such_package:page.html'),
+    ('page_file', 'tgext.evolve:no/such/page.html'),
+    ('page_file', 'tgext.evolve:'),
+    ('page_file', '/'),
+    ('page_details', 'some'),
 ]
+
+#: Options whose value, however odd, is never wrong, or never told.
+ANYTHING = {'page_title', 'page_text', 'bypass_secret'}
 
 ways = pytest.mark.parametrize('way', ['plugme', 'plug', 'blueprint', 'ini'])
 
@@ -91,7 +111,7 @@ def configure(url, given, way, evolutions=()):
 
 def test_each_option_is_tried_here():
     assert set(GOOD) == {field.name for field in fields(Options)}
-    assert {name for name, _ in BAD} == set(GOOD)
+    assert {name for name, _ in BAD} == set(GOOD) - ANYTHING
 
 
 @ways
@@ -116,6 +136,48 @@ def test_a_bad_value_is_an_error_that_names_option_value_and_remedy(url, name, v
     if isinstance(value, str):
         assert repr(value)[1:-1][:8] in said
     assert caught.value.remedy.startswith(('Use ', 'Name '))
+
+
+@ways
+@pytest.mark.parametrize('secret', ['hunter2', 'nineteen-characters', 'a secret\nof two long lines', 4711])
+def test_a_bad_secret_is_an_error_that_does_not_tell_it(url, secret, way):
+    if way == 'ini' and not isinstance(secret, str):
+        pytest.skip('an ini has strings only')
+    with pytest.raises(OptionError) as caught:
+        configure(url, {'bypass_secret': secret}, way)
+    assert 'tgext.evolve.bypass_secret' in str(caught.value)
+    assert caught.value.remedy.startswith('Use ')
+    assert str(secret) not in repr(caught.value.args) + str(caught.value)
+
+
+def test_a_secret_needs_the_path_below_which_it_is_entered(url):
+    with pytest.raises(OptionError, match=r'needs tgext\.evolve\.health_path') as caught:
+        configure(url, {'bypass_secret': GOOD['bypass_secret'][0], 'health_path': ''}, 'ini')
+    assert GOOD['bypass_secret'][0] not in str(caught.value)
+
+
+def test_a_secret_is_not_seen_where_options_are_printed(url):
+    secret = GOOD['bypass_secret'][0]
+    options = configure(url, {'bypass_secret': secret}, 'plugme')[EVOLVER].options
+    assert options.bypass_secret == secret
+    assert secret not in repr(options)
+
+
+@pytest.mark.parametrize(
+    ('name', 'by_code', 'by_ini'),
+    [
+        ('permission', 'manage', 'deploy'),
+        ('page_title', 'by code', 'by ini'),
+        ('page_details', True, 'false'),
+        ('bypass_secret', 'secret-by-code-0123456789', 'secret-by-ini-0123456789'),
+    ],
+)
+def test_the_ini_has_the_last_word(url, name, by_code, by_ini):
+    base_config = apps.configurator(apps.Model())
+    tgext.evolve.plugme(base_config, {name: by_code})
+    conf = base_config.configure({}, {'debug': 'false', 'sqlalchemy.url': url, f'tgext.evolve.{name}': by_ini})
+    base_config.setup(conf)
+    assert getattr(conf[EVOLVER].options, name) == (False if by_ini == 'false' else by_ini)
 
 
 @ways

@@ -37,6 +37,7 @@ __all__ = [
     'claim',
     'down',
     'is_open',
+    'listen',
     'pause',
     'plugme',
     'register',
@@ -67,6 +68,17 @@ def register(configurator: Any, evolutions: Iterable[Any]) -> None:
     :param evolutions: entries as in the ``evolutions`` option.
     """
     _component().register(configurator, evolutions)
+
+
+def listen(configurator: Any, hook: str, listener: Callable[[Any], object]) -> None:
+    """Have ``listener`` hear what happens in this application alone; ``tg.hooks`` hear of every application.
+
+    :param configurator: the application's ``base_config``.
+    :param hook: as for ``tg.hooks``, for example ``evolve.failed``.
+    :param listener: called with the :class:`tgext.evolve.events.Event`.
+    :raises OptionError: when there is no such hook.
+    """
+    _component().listen(configurator, hook, listener)
 
 
 def start(app: Any) -> None:

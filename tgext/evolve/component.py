@@ -6,6 +6,8 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 import tg
@@ -18,21 +20,31 @@ from tg.configurator.base import (
 )
 from tg.request_local import Response
 
-from . import processes
+from . import debugbar, processes
+from .bypass import OPERATOR, Bypass
 from .databases import Databases
 from .errors import NotPlugged, PlanError
+from .events import Listener
 from .evolver import Evolver
-from .gate import Verdict
+from .gate import Serving, Verdict
+from .hooks import Hooks, check_name
 from .maintenance import HTML, STATUS, WSGI, Environ, Maintenance, StartResponse, preferred
 from .options import COERCE, PLUGGABLE_OPTIONS, PREFIX, Options, check_names
 from .plan import Plan
+from .reporting import ErrorReports
 from .sources import evolutions_of, offered
 
 log = logging.getLogger(__name__)
 
 #: Keys of an application's configuration that are ours; none of them is an option.
 EVOLVER = 'tgext_evolve.evolver'
+OPTIONS = 'tgext_evolve.options'
+#: Where the dashboard is mounted: a name as tgext.pluggable takes it, with dots for slashes.
+APPID = 'tgext_evolve.appid'
 REGISTERED = 'tgext_evolve.registered'
+_APPID = 'evolve'
+_MOUNTED = 'tgext_evolve.mounted'
+LISTENERS = 'tgext_evolve.listeners'
 _PLUGGED = 'tgext_evolve.plugged'
 _DATABASES = 'tgext_evolve.databases'
 _BARE = 'tgext_evolve.bare_application'
@@ -64,9 +76,15 @@ def plugme(configurator: Any, options: Mapping[str, Any] | None = None) -> dict[
     check_names(ours)
     for name, value in ours.items():
         COERCE[name](name, value)
+    given = options or {}
+    appid = str(given.get('appid') or _APPID)
+    # tgext.pluggable passes over a module that cannot be imported: here, it is loud.
+    import_module('.controllers', __package__)
     configurator.update_blueprint(
         {
             _PLUGGED: True,
+            APPID: appid,
+            _MOUNTED: 'appid' in given and bool(given.get('plug_controller', True)),
             f'{PREFIX}evolutions': list(evolutions_list(evolutions)),
             **{PREFIX + name: value for name, value in ours.items()},
         }
@@ -74,7 +92,8 @@ def plugme(configurator: Any, options: Mapping[str, Any] | None = None) -> dict[
     configurator.register(BareApplicationComponent, after='i18n')
     configurator.register(GateComponent, after='sa_auth')
     configurator.register(EvolveComponent)
-    return {'appid': 'evolve'}
+    # tgext.pluggable finds a root controller only where it is a module of a package; we find any.
+    return {'appid': _APPID, 'plug_controller': False}
 
 
 def evolutions_list(evolutions: Any) -> Iterable[Any]:
@@ -92,6 +111,18 @@ def register(configurator: Any, evolutions: Iterable[Any]) -> None:
     """
     already = _blueprint(configurator, REGISTERED, [])
     configurator.update_blueprint({REGISTERED: [*already, *evolutions_list(evolutions)]})
+
+
+def listen(configurator: Any, hook: str, listener: Listener) -> None:
+    """Have ``listener`` hear what happens in this application alone.
+
+    :param configurator: the application's ``base_config``.
+    :param hook: as for ``tg.hooks``, for example ``evolve.failed``.
+    :param listener: called with the :class:`~tgext.evolve.events.Event`.
+    :raises OptionError: when there is no such hook.
+    """
+    already = _blueprint(configurator, LISTENERS, [])
+    configurator.update_blueprint({LISTENERS: [*already, (check_name(hook), listener)]})
 
 
 def _blueprint(configurator: Any, name: str, default: Any) -> Any:
@@ -136,6 +167,7 @@ class EvolveComponent(ConfigurationComponent):
         return (
             BeforeConfigConfigurationAction(self._check),
             ConfigReadyConfigurationAction(self._configure),
+            AppReadyConfigurationAction(self._mount),
             AppReadyConfigurationAction(self._look_and_start),
         )
 
@@ -145,11 +177,15 @@ class EvolveComponent(ConfigurationComponent):
         configurator.register_application_wrapper(ClosedApplicationWrapper, after='TransactionApplicationWrapper')
 
     def _check(self, conf: Any, app: Any) -> None:
-        _options(conf)
+        conf[OPTIONS] = _options(conf)
+        if 'kajiki' not in conf['renderers'] and find_spec('kajiki') is not None:
+            # The dashboard's engine, besides the application's own.
+            conf['renderers'] = [*conf['renderers'], 'kajiki']
+        debugbar.add_section()
 
     def _configure(self, conf: Any, app: Any) -> None:
         """Engine and sessions are bound by now: make the plan, refuse what cannot be honoured."""
-        options = _options(conf)
+        options = conf[OPTIONS]
         conf[EVOLVER] = None
         if not options.enabled:
             return
@@ -178,8 +214,15 @@ class EvolveComponent(ConfigurationComponent):
             finally:
                 tg.config.pop_thread_config(conf)
 
-        conf[EVOLVER] = Evolver(options, plan, store, around)
+        conf[EVOLVER] = evolver = Evolver(options, plan, store, around)
+        evolver.listeners.add(Hooks(conf, conf.get(LISTENERS, ()), databases.abandon))
+        evolver.listeners.add(ErrorReports(conf))
         conf[_DATABASES] = databases
+
+    def _mount(self, conf: Any, app: Any) -> Any:
+        if conf[_MOUNTED]:
+            import_module('.controllers', __package__).mount(conf, conf[APPID])
+        return app
 
     def _look_and_start(self, conf: Any, app: Any) -> Any:
         evolver = conf[EVOLVER]
@@ -231,7 +274,18 @@ class GateComponent(ConfigurationComponent):
         if conf[EVOLVER] is None:
             return app
         # Where there is no authentication, the application is bare already.
-        return GateMiddleware(app, conf.get(_BARE, app), conf[EVOLVER], traps_503(conf))
+        # Not imported above: it needs what stands here.
+        door = import_module('.controllers', __package__).Door(conf)
+        bypass = None
+        if conf[EVOLVER].options.bypass_secret:
+            bypass = Bypass(conf[EVOLVER].options, _mount_of(conf))
+        return GateMiddleware(app, conf.get(_BARE, app), conf[EVOLVER], traps_503(conf), bypass, door)
+
+
+def _mount_of(conf: Any) -> str | None:
+    """The path of the dashboard, below the application's own; None without one."""
+    appid = str(conf.get(APPID) or '')
+    return '/' + appid.replace('.', '/') if appid else None
 
 
 class GateMiddleware:
@@ -239,9 +293,19 @@ class GateMiddleware:
 
     :param bare: the application without authentication; it renders ErrorController's page.
     :param trapped: does ErrorController want the 503?
+    :param bypass: the way through the closed gate for operators; None when there is no secret.
+    :param door: the dashboard without the application around it, for them.
     """
 
-    def __init__(self, app: WSGI, bare: WSGI, evolver: Evolver, trapped: bool):
+    def __init__(
+        self,
+        app: WSGI,
+        bare: WSGI,
+        evolver: Evolver,
+        trapped: bool,
+        bypass: Bypass | None = None,
+        door: Any = None,
+    ):
         self.app = app
         self.bare = bare
         self.evolver = evolver
@@ -250,6 +314,9 @@ class GateMiddleware:
         self.trapped = trapped
         health = evolver.options.health_path
         self._health = health + '/' if health else None
+        self._said_broken = False
+        self.bypass = bypass
+        self.door = door
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         if self.gate.passing and not self._is_health(environ):
@@ -267,8 +334,14 @@ class GateMiddleware:
         self.evolver.ensure_started()
         if self.maintenance.is_health(path):
             return self.maintenance.health(environ, start_response)
+        if self.bypass is not None and self.bypass.is_at(path):
+            return self.bypass(environ, start_response)
         # Decided once for the whole request: the gate may move meanwhile.
         verdict = self.gate.verdict
+        if self.bypass is not None and verdict.serving is not Serving.EVERYTHING and self.bypass.admits(environ):
+            environ[OPERATOR] = True
+            behind = self.door if self.door is not None and self.door.is_at(path) else self.app
+            return behind(environ, self.bypass.pass_by(start_response))
         if verdict.lets_through(environ['REQUEST_METHOD']) or self.maintenance.is_bypassed(path):
             return self.app(environ, start_response)
         if self.trapped and preferred(environ.get('HTTP_ACCEPT')) == HTML:
@@ -285,7 +358,10 @@ class GateMiddleware:
         try:
             return self.bare(environ, start_response)
         except Exception:
-            log.exception('ErrorController could not render its page for a 503; ours is served')
+            # Once: under load it would be said for each request.
+            level = logging.DEBUG if self._said_broken else logging.ERROR
+            self._said_broken = True
+            log.log(level, 'ErrorController could not render its page for a 503; ours is served', exc_info=True)
             environ['PATH_INFO'] = path
             return self.maintenance.unavailable(environ, start_response, verdict)
 
@@ -319,17 +395,17 @@ class ClosedApplicationWrapper(ApplicationWrapper):
             response = self.next_handler(controller, environ, context)
             if response.status_int >= 300 and response.status_int != 503:
                 # There is no such page, or it asks for a login: not what was meant by a 503.
-                response = self._page(maintenance, environ)
+                response = self._page(maintenance, environ, verdict)
             response.status = STATUS
             # Whose session was not looked at does not get a new one.
             response.headers.pop('Set-Cookie', None)
         else:
-            response = self._page(maintenance, environ)
+            response = self._page(maintenance, environ, verdict)
         for name, value in maintenance.page_headers(environ, verdict):
             response.headers[name] = value
         return response
 
-    def _page(self, maintenance: Maintenance, environ: Environ) -> Response:
+    def _page(self, maintenance: Maintenance, environ: Environ, verdict: Verdict) -> Response:
         response = Response(status=STATUS, content_type=HTML, charset='utf-8')
-        response.body = maintenance.page(environ)
+        response.body = maintenance.page(environ, verdict)
         return response

@@ -151,6 +151,17 @@ class Databases:
         if not in_memory(self.engine.url):
             self.engine.dispose()
 
+    def abandon(self) -> None:
+        """Roll back and forget what is open in the sessions of the calling thread."""
+        if self.session is not None:
+            from .stores.sqlalchemy.work import abandon
+
+            abandon(self.session)
+        if self.datastore is not None:
+            from ming.odm import ThreadLocalODMSession
+
+            ThreadLocalODMSession.close_all()
+
     # -- what is not the store's
 
     def beside(self, store: Store) -> AbstractContextManager[None]:

@@ -13,6 +13,10 @@ class Run(Protocol):
 
     def progress(self, done: float, total: float | None, message: str | None) -> None: ...
 
+    def fields(self) -> dict[str, object]:
+        """What names it in log records, see :func:`tgext.evolve.events.fields`."""
+        ...
+
 
 _current_run: ContextVar[Run | None] = ContextVar('tgext.evolve.run', default=None)
 
@@ -70,6 +74,11 @@ class Evolution:
 
     def __repr__(self) -> str:
         return f'<{type(self).__qualname__} {getattr(self, "evolution_id", None)!r}>'
+
+
+def current() -> Run | None:
+    """The run of the evolution in whose ``evolve()`` the caller is, in this thread."""
+    return _current_run.get()
 
 
 @contextmanager

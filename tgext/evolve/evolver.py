@@ -21,7 +21,7 @@ from .errors import (
     StoreBusy,
     StoreError,
 )
-from .events import Event, Listeners, What
+from .events import Event, Listeners, What, fields
 from .gate import Gate, Progress, Reason, Serving, Verdict
 from .history import Attempt, History
 from .lease import Lease
@@ -78,7 +78,6 @@ class Evolver:
         self.gate = Gate()
         #: Told what happens in this process, see :class:`tgext.evolve.events.Event`.
         self.listeners = Listeners()
-        self.listeners.add(self._heard)
         self._around = around
         self._policy = RetryPolicy(options.max_attempts, options.retry_delay)
         self._arrival = Arrival(plan, store, options.namespace)
@@ -86,6 +85,9 @@ class Evolver:
         self._said: tuple[Attempt | None, str] = (None, '')
         self._had_history = False
         self._pending = True
+        #: What listeners know of the gate of this process; None: nothing yet.
+        self._told_open: bool | None = None
+        self._telling = threading.RLock()
         self._thread: threading.Thread | None = None
         self._started_in: int | None = None
         self._owner: Owner | None = None
@@ -158,11 +160,17 @@ class Evolver:
         """
         try:
             snapshot = self.store.snapshot()
+            history = snapshot.history
+            agenda = self._agenda(history, snapshot.now)
+            verdict = self._verdict(history, agenda, snapshot.lease)
+            if history.down is not None:
+                verdict = replace(verdict, message=self._message_of(history.down))
+            elif agenda.pending:
+                # What keeps us from beginning is no part of the history: it has to be looked for.
+                verdict = self._arrival.obstacle(snapshot, had_history=False) or verdict
         finally:
             if not self._watches():
                 self.store.close()
-        agenda = self._agenda(snapshot.history, snapshot.now)
-        verdict = self._verdict(snapshot.history, agenda, snapshot.lease)
         return Overview.of(self.plan, snapshot, agenda, verdict, self._policy)
 
     def _message_of(self, down: Attempt) -> str:
@@ -200,12 +208,14 @@ class Evolver:
     def _move(self, verdict: Verdict) -> Verdict:
         before = self.gate.verdict
         if (before.serving, before.reason, before.message) != (verdict.serving, verdict.reason, verdict.message):
-            level = logging.INFO
+            level = logging.WARNING
             closed = verdict.serving is not Serving.EVERYTHING
             if before.reason is Reason.RETRYING and verdict.reason in _GOOD_REASONS and closed:
                 level = logging.DEBUG  # the attempts themselves are logged
-            elif verdict.reason not in _GOOD_REASONS:
-                level = logging.ERROR if verdict.serving is Serving.NOTHING else logging.WARNING
+            elif verdict.reason in _GOOD_REASONS:
+                level = logging.INFO
+            elif verdict.reason in _BAD_REASONS and verdict.serving is Serving.NOTHING:
+                level = logging.ERROR
             log.log(
                 level,
                 '[%s] may serve %s: %s%s',
@@ -213,24 +223,29 @@ class Evolver:
                 verdict.serving.value,
                 verdict.reason.value,
                 f' ({verdict.detail})' if verdict.detail else '',
+                extra=fields(self.options.namespace, event='gate', reason=verdict.reason.value),
             )
         # After it was said: whoever sees the gate moved finds out why.
         self.gate.move(verdict)
-        was_open, is_open = (each.serving is Serving.EVERYTHING for each in (before, verdict))
-        if was_open != is_open:
-            what = What.OPENED if is_open else What.CLOSED
-            self.listeners(Event(what, self.options.namespace, verdict=verdict))
+        self._tell_gate()
         return verdict
 
-    def _heard(self, event: Event) -> None:
-        """Our own evolution reports: the gate's readers need not ask the database."""
-        if event.what is not What.PROGRESS:
+    def _tell_gate(self) -> None:
+        """Whoever listens hears where the gate of this process stands, once it serves.
+
+        What only looks (a shell, a command, the master of a preloading server) has no gate that
+        anybody passes.
+        """
+        if not self._serves:
             return
-        progress = event.progress
-        verdict = self.gate.verdict
-        # Closed by hand it stays, whatever goes on behind it.
-        reason = verdict.reason if verdict.reason is Reason.DOWN else Reason.RUNNING
-        self.gate.move(replace(verdict, reason=reason, progress=progress))
+        with self._telling:
+            verdict = self.gate.verdict
+            is_open = verdict.serving is Serving.EVERYTHING
+            if is_open is self._told_open:
+                return
+            self._told_open = is_open
+            what = What.OPENED if is_open else What.CLOSED
+            self.listeners(Event(what, self.options.namespace, verdict=verdict))
 
     # -- starting
 
@@ -242,13 +257,14 @@ class Evolver:
             if self._started_in == os.getpid():
                 return
             self._begin_process()
+            self._serves = True
             if not self.store.threads or (self.options.mode == 'blocking' and not self.gate.is_open):
                 self._run_here()
             if not self.store.threads:
                 pass  # no other thread would see this database
             elif not threads_run():
                 if not self.gate.is_open:
-                    log.error(_NO_THREADS, self.options.namespace)
+                    log.error(_NO_THREADS, self.options.namespace, extra=fields(self.options.namespace))
             elif self.options.watch or self._pending or not self.gate.is_open:
                 self._thread = threading.Thread(
                     target=self._main, name=f'tgext.evolve {self.options.namespace}', daemon=True
@@ -256,6 +272,8 @@ class Evolver:
                 self._thread.start()
             self._started_in = os.getpid()
             self.gate.arm()
+            if self._thread is None:
+                self._tell_gate()
         finally:
             self._starting.release()
 
@@ -273,6 +291,9 @@ class Evolver:
         self._started_in = None
         self._owner = None
         self._glanced = 0.0
+        self._serves = False
+        self._told_open = None
+        self._telling = threading.RLock()
         self.gate.disarm()
 
     def after_fork(self) -> None:
@@ -342,6 +363,7 @@ class Evolver:
         """The background thread: turn after turn until nothing can change any more."""
         leaving = self._leaving
         away = self.options.poll
+        self._tell_gate()
         while not leaving.is_set():
             pause: float | None
             try:
@@ -355,7 +377,9 @@ class Evolver:
                 self._cannot(error)
                 pause = away = min(away * 2, _LONGEST_PAUSE)
             except Exception:
-                log.exception('[%s] unexpected; it is tried again', self.options.namespace)
+                log.exception(
+                    '[%s] unexpected; it is tried again', self.options.namespace, extra=fields(self.options.namespace)
+                )
                 pause = away = min(away * 2, _LONGEST_PAUSE)
             if pause is None:
                 break
@@ -448,6 +472,7 @@ class Evolver:
             announce=self.options.watch,
             changed=self._judge_snapshot,
             notify=self.listeners,
+            show=self.gate.show,
         )
 
     def _is_mine(self, lease: LeaseRow | None) -> bool:
@@ -574,6 +599,19 @@ _NO_THREADS = (
 )
 
 _GOOD_REASONS = frozenset({Reason.STARTING, Reason.PENDING, Reason.RUNNING, Reason.WAITING, Reason.COMPLETE})
+
+#: What somebody has to mend. What a person did, a newer release does or is tried again by itself is
+#: no error: it must wake nobody up.
+_BAD_REASONS = frozenset(
+    {
+        Reason.FAILED,
+        Reason.DATABASE_AWAY,
+        Reason.DATABASE_REFUSES,
+        Reason.PREDECESSOR,
+        Reason.OTHER_NAMESPACE,
+        Reason.UNKNOWN_EVOLUTIONS,
+    }
+)
 
 #: What is found out only by trying to begin.
 _BEFORE_BEGINNING = frozenset(

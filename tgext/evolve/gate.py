@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
+
+from .pace import Pace
 
 
 class Serving(str, Enum):
@@ -135,6 +137,8 @@ class Gate:
     def __init__(self) -> None:
         self.passing = False
         self._verdict = Verdict(Serving.NOTHING, Reason.STARTING)
+        #: How fast what runs moves, as far as it was seen here.
+        self.pace = Pace()
         self._armed = False
         self._moved = threading.Condition()
 
@@ -150,9 +154,19 @@ class Gate:
         """Take a new verdict; returns the one before."""
         with self._moved:
             before, self._verdict = self._verdict, verdict
+            self.pace.see(verdict.progress)
             self.passing = self._armed and self.is_open
             self._moved.notify_all()
         return before
+
+    def show(self, progress: Progress) -> None:
+        """This process runs an evolution, which has come so far."""
+        with self._moved:
+            # Closed by hand it stays, whatever goes on behind it.
+            reason = self._verdict.reason if self._verdict.reason is Reason.DOWN else Reason.RUNNING
+            self._verdict = replace(self._verdict, reason=reason, progress=progress)
+            self.pace.see(progress)
+            self._moved.notify_all()
 
     def arm(self) -> None:
         with self._moved:

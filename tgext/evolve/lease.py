@@ -7,6 +7,7 @@ import threading
 import time
 
 from .errors import LeaseLost, StoreBusy, StoreError
+from .events import fields
 from .stores.base import Grant, Owner, Renewal, Report, Requests, Store
 
 log = logging.getLogger(__name__)
@@ -58,7 +59,7 @@ class Lease:
     @property
     def is_lost(self) -> bool:
         if not self._lost and not self._busy and time.monotonic() - self._renewed > self.ttl:
-            log.warning('the lease could not be renewed for %g seconds: this process holds it no longer', self.ttl)
+            self._warn('could not be renewed for %g seconds: this process holds it no longer', self.ttl)
             self._lost = True
         return self._lost
 
@@ -103,6 +104,22 @@ class Lease:
         elif renewal is Renewal.LOST:
             self._lost = True
 
+    def _warn(self, message: str, *args: object) -> None:
+        self._say(logging.WARNING, message, *args)
+
+    def _say(self, level: int, message: str, *args: object, exc_info: bool = False) -> None:
+        namespace = self.store.namespace
+        extra = fields(namespace, id=self._report.evolution_id, token=self.token)
+        log.log(
+            level,
+            '[%s] the lease (token %d) ' + message,
+            namespace,
+            self.token,
+            *args,
+            exc_info=exc_info,
+            extra=extra,
+        )
+
     # -- the heartbeat
 
     def __enter__(self) -> Lease:
@@ -121,7 +138,7 @@ class Lease:
             try:
                 self.store.release(self.grant)
             except StoreError as error:
-                log.info('the lease was not given back, it expires by itself: %s', error.thing)
+                self._say(logging.INFO, 'was not given back, it expires by itself: %s', error.thing)
 
     def _sleep(self, pause: float) -> bool:
         """Until the next renewal is due, or something new was reported; False: it is the end."""
@@ -140,17 +157,17 @@ class Lease:
                 with self._renewing:
                     self._renew()
                 if away:
-                    log.info('the lease is renewed again')
+                    self._say(logging.INFO, 'is renewed again')
                 away, pause = False, self.ttl / 3
             except StoreError as error:
                 # Not renewed is not lost yet: try sooner, and let the clock decide.
                 self._busy = False
                 if not away:
-                    log.warning('the lease could not be renewed: %s', error.thing)
+                    self._warn('could not be renewed: %s', error.thing)
                 away, pause = True, self.ttl / 10
             except Exception:
-                log.exception('the lease could not be renewed')
+                self._say(logging.ERROR, 'could not be renewed', exc_info=True)
                 pause = self.ttl / 10
             if self.is_lost:
-                log.warning('the lease (token %s) was lost', self.token)
+                self._warn('was lost')
                 return

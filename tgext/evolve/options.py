@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
+from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 from .errors import OptionError
 
 PREFIX = 'tgext.evolve.'
+
+#: Shorter secrets can be guessed.
+SHORTEST_SECRET = 20
 
 #: What tgext.pluggable passes on to every pluggable, besides ``plug_*``.
 PLUGGABLE_OPTIONS = frozenset({'appid', 'global_models', 'global_helpers', 'rename_tables', 'rename_models'})
@@ -104,6 +109,58 @@ def _path(name: str, value: Any) -> str:
     return text
 
 
+def _word(name: str, value: Any) -> str:
+    text = _text(name, value)
+    if not text or not text.isprintable():
+        raise _wrong(name, value, 'the name of a permission')
+    return text
+
+
+def _secret(name: str, value: Any) -> str:
+    """Neither the value nor its length is ever told."""
+    text = _text(name, value)
+    if text and (len(text) < SHORTEST_SECRET or not text.isprintable()):
+        raise OptionError(
+            f'{PREFIX}{name} cannot be used as a secret (it is not shown here)',
+            place='the options of tgext.evolve',
+            remedy=f'Use at least {SHORTEST_SECRET} printable characters on one line, for example what '
+            f"python -c 'import secrets; print(secrets.token_urlsafe())' prints; or nothing for no bypass.",
+        )
+    return text
+
+
+def _line(name: str, value: Any) -> str:
+    return ' '.join(_text(name, value).split())
+
+
+def _page_file(name: str, value: Any) -> str:
+    """Read here once, so that a file that is missing is known before anybody needs it."""
+    text = str(value) if isinstance(value, Path) else _text(name, value)
+    if text:
+        page_of(text, name)
+    return text
+
+
+def page_of(page_file: str, name: str = 'page_file') -> str:
+    """The HTML of an application's own maintenance page.
+
+    :param page_file: a path, or ``package:relative/path``.
+    :raises OptionError: when it cannot be read.
+    """
+    package, colon, relative = page_file.partition(':')
+    try:
+        if colon and all(part.isidentifier() for part in package.split('.')):
+            return files(package).joinpath(relative).read_text('utf-8')
+        return Path(page_file).read_text('utf-8')
+    except (OSError, UnicodeError, ImportError, TypeError, ValueError) as error:
+        raise OptionError(
+            f'{PREFIX}{name} = {page_file!r} cannot be read: {error}',
+            place='the options of tgext.evolve',
+            remedy='Use the path of an HTML file in UTF-8 (in an ini %(here)s/maintenance.html), '
+            'or package:relative/path for one inside of a package.',
+        ) from error
+
+
 @dataclass(frozen=True)
 class Options:
     """The options of one application, coerced. Times are in seconds."""
@@ -123,6 +180,12 @@ class Options:
     bypass: tuple[str, ...] = ()
     health_path: str = '/_evolve'
     discover: bool = False
+    permission: str = 'manage'
+    bypass_secret: str = field(default='', repr=False)
+    page_title: str = ''
+    page_text: str = ''
+    page_file: str = ''
+    page_details: bool = False
 
     @classmethod
     def of(cls, conf: Mapping[str, Any], *, package_name: str) -> Options:
@@ -138,6 +201,12 @@ class Options:
             options = cls(**{**vars(options), 'namespace': package_name})
         if options.poll > options.lease:
             raise _wrong('poll', options.poll, f'at most the lease ({options.lease:g} seconds)')
+        if options.bypass_secret and not options.health_path:
+            raise OptionError(
+                f'{PREFIX}bypass_secret needs {PREFIX}health_path, below which it is entered',
+                place='the options of tgext.evolve',
+                remedy='Leave health_path at its default, or take bypass_secret away.',
+            )
         return options
 
 
@@ -157,6 +226,12 @@ COERCE: dict[str, Callable[[str, Any], Any]] = {
     'bypass': _bypass,
     'health_path': _path,
     'discover': _boolean,
+    'permission': _word,
+    'bypass_secret': _secret,
+    'page_title': _line,
+    'page_text': _text,
+    'page_file': _page_file,
+    'page_details': _boolean,
 }
 assert set(COERCE) == {field.name for field in fields(Options)}
 

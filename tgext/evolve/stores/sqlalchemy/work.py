@@ -170,21 +170,29 @@ class SessionWork:
             events.transaction_manager.commit()
 
     def _rollback(self) -> None:
-        if self._registry is None:
-            return
-        with suppress(Exception):  # the connection may be gone; removing the session ends it
-            events = _zope_events(self._registry())
-            if events is not None:
-                events.transaction_manager.abort()
-            self._registry().rollback()
-        self._remove()
+        if self._registry is not None:
+            abandon(self._registry)
 
     def _remove(self) -> None:
-        try:
-            self._registry.remove()
-        except Exception:
-            log.debug('removing the session failed', exc_info=True)
-            self._registry.registry.clear()
+        _remove(self._registry)
+
+
+def abandon(registry: Any) -> None:
+    """Roll back what the calling thread has open in its session, and forget the session."""
+    with suppress(Exception):  # the connection may be gone; removing the session ends it
+        events = _zope_events(registry())
+        if events is not None:
+            events.transaction_manager.abort()
+        registry().rollback()
+    _remove(registry)
+
+
+def _remove(registry: Any) -> None:
+    try:
+        registry.remove()
+    except Exception:
+        log.debug('removing the session failed', exc_info=True)
+        registry.registry.clear()
 
 
 @contextmanager
