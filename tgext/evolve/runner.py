@@ -8,24 +8,30 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from . import failure
 from .agenda import Agenda
 from .errors import Cancelled, CancelledByHand, LeaseLost, StoreAway, StoreBusy, TimedOut
-from .events import Event, Listener, What
+from .events import Event, Listener, What, fields
 from .evolution import running
 from .gate import Progress, Serving
 from .history import Attempt, History, State
 from .lease import Lease
 from .plan import Plan, PlannedEvolution
 from .points import point
-from .policy import RetryPolicy
-from .processes import ends_in_a_fork
+from .policy import Permission, RetryPolicy
+from .processes import ends_in_a_fork, threads_run
 from .stores.base import Report, Snapshot, Store
 
 log = logging.getLogger(__name__)
+
+#: Progress is told at most this often, in seconds, however often an evolution reports.
+TICK = 0.5
+
+#: How long the outcome of an attempt waits for a listener that still deals with its progress, in seconds.
+_SLOW = 5.0
 
 
 class Outcome(Enum):
@@ -50,7 +56,9 @@ class Runner:
     :param announce: seconds for which an evolution that keeps users out is announced to older
         processes before it starts; 0: not at all.
     :param changed: called with each new snapshot of the history, for the gate.
-    :param notify: told what becomes of each attempt, and of its progress.
+    :param notify: told what becomes of each attempt, and of its progress: the former when it is
+        recorded and nothing is open on the database, the latter in a thread of its own.
+    :param show: called with each new progress at once, in the thread of the evolution; it must be quick.
     """
 
     plan: Plan
@@ -61,6 +69,7 @@ class Runner:
     announce: float = 0.0
     changed: Callable[[Snapshot], object] = lambda snapshot: None
     notify: Listener = lambda event: None
+    show: Callable[[Progress], object] = lambda progress: None
     _announced: bool = False
 
     def run(self, lease: Lease) -> Outcome:
@@ -72,10 +81,13 @@ class Runner:
         try:
             # Marked first, read afterwards: what an older holder still does cannot be recorded
             # any more, so what is read now stays true.
-            self._interrupt_older(lease)
+            older = self._interrupt_older(lease)
             while not self.leaving.is_set():
                 snapshot = self.store.snapshot()
+                while older:
+                    self._tell_interrupted(older.pop(0), snapshot.history)
                 self.changed(snapshot)
+                self._forget_cancel(lease, snapshot)
                 agenda = Agenda.of(self.plan, snapshot.history, self.policy, snapshot.now)
                 if agenda.next is None:
                     return Outcome.IDLE
@@ -83,33 +95,62 @@ class Runner:
                     return Outcome.PAUSED
                 self._attempt(lease, agenda.next, snapshot.history)
         except LeaseLost as lost:
-            log.warning('[%s] %s; this process goes on as a waiter', self.store.namespace, lost)
+            log.warning(
+                '[%s] %s; this process goes on as a waiter',
+                self.store.namespace,
+                lost,
+                extra=fields(self.store.namespace, token=lease.token),
+            )
             return Outcome.LOST
         except Cancelled:
             pass
         return Outcome.LEAVING
 
-    def _interrupt_older(self, lease: Lease) -> None:
+    def _interrupt_older(self, lease: Lease) -> list[Attempt]:
+        """Mark what older holders left running; who holds the lease tells what became of it."""
         said = False
         while True:
             point('before-marking')
             try:
-                for attempt in self.store.interrupt_older(lease.grant):
+                interrupted = self.store.interrupt_older(lease.grant)
+                for attempt in interrupted:
                     log.warning(
                         '[%s] %r was interrupted: %s:%s died or lost the lease',
                         self.store.namespace,
                         attempt.evolution_id,
                         attempt.host,
                         attempt.pid,
+                        extra=self._interruption(attempt).extra,
                     )
-                return
+                return interrupted
             except StoreBusy as busy:
                 if not said:
-                    log.warning('%s', busy)
+                    log.warning('[%s] %s', self.store.namespace, busy, extra=fields(self.store.namespace))
                 said = True
             lease.check()
             if self.leaving.wait(0.2):
                 raise Cancelled('the process is leaving')
+
+    def _forget_cancel(self, lease: Lease, snapshot: Snapshot) -> None:
+        """Who asked for the end of an evolution meant that run: once it is over, no later one is cancelled for it."""
+        asked = snapshot.lease.requests.cancel if snapshot.lease is not None else None
+        planned = None if asked is None else self.plan.find(asked)
+        if planned is None:
+            return
+        settled = self.plan.is_settled(planned, snapshot.history)
+        if settled or self.policy.decide(planned, snapshot.history).permission is Permission.NEVER:
+            self.store.ask(lease.grant.owner, cancel='')
+
+    def _interruption(self, attempt: Attempt) -> Event:
+        return Event(What.INTERRUPTED, self.store.namespace, attempt.evolution_id, attempt.attempt, attempt.token)
+
+    def _tell_interrupted(self, attempt: Attempt, history: History) -> None:
+        """The process that ran it cannot tell any more."""
+        planned = self.plan.find(attempt.evolution_id)
+        final = None
+        if planned is not None:
+            final = self.policy.decide(planned, history).permission is Permission.NEVER
+        self.notify(replace(self._interruption(attempt), final=final))
 
     def _attempt(self, lease: Lease, planned: PlannedEvolution, history: History) -> None:
         number = max((a.attempt for a in history.of(planned.id)), default=0) + 1
@@ -119,7 +160,7 @@ class Runner:
         # Only a renewal after the row is there proves that every later holder will mark it.
         lease.report(Report(evolution_id=planned.id, since=attempt.started))
         lease.renew()
-        run = _Run(lease, planned, attempt, self.leaving, self.notify)
+        run = _Run(lease, planned, attempt, self.leaving, self.notify, self.show)
         started = run.event(What.STARTED)
         log.info(
             '[%s] %r starts (attempt %d, token %d)',
@@ -134,13 +175,16 @@ class Runner:
         try:
             self._announce(lease, planned, history)
             run.started = time.monotonic()
-            with self.store.work(attempt, planned):
-                began = True
-                point('before-evolve')
-                with self.around(), running(run), ends_in_a_fork():
-                    planned.evolution.evolve()
-                point('after-evolve')
-                lease.check()
+            try:
+                with self.store.work(attempt, planned):
+                    began = True
+                    point('before-evolve')
+                    with self.around(), running(run), ends_in_a_fork():
+                        planned.evolution.evolve()
+                    point('after-evolve')
+                    lease.check()
+            finally:
+                run.end()
         except (LeaseLost, StoreAway):
             # The next holder, which may be this process, marks the attempt and reads its fate.
             raise
@@ -151,20 +195,20 @@ class Runner:
             self._record(attempt, State.CANCELLED, str(cancelled))
             event = run.event(What.CANCELLED)
             log.warning('[%s] %r was cancelled', self.store.namespace, planned.id, extra=event.extra)
-            self.notify(event)
+            run.tell(event)
         except Cancelled as cancelled:
             self._interrupted(run, began, str(cancelled))
         except KeyboardInterrupt:
             if threading.current_thread() is threading.main_thread():
                 self._interrupted(run, True, 'interrupted by Ctrl-C')
                 raise
-            self._failed(run, KeyboardInterrupt())
+            self._failed(run, KeyboardInterrupt(), history)
         except BaseException as error:  # also SystemExit: an evolution must not end the server
-            self._failed(run, error)
+            self._failed(run, error, history)
         else:
             event = run.event(What.FINISHED)
             log.info('[%s] %r is done (%.1f s)', self.store.namespace, planned.id, event.seconds, extra=event.extra)
-            self.notify(event)
+            run.tell(event)
         finally:
             lease.report(Report())
         point('after-record')
@@ -179,13 +223,26 @@ class Runner:
             return  # nobody can serve what was never evolved
         if any(a.serving == Serving.NOTHING.value for a in history.unsettled()):
             return  # they have been kept out already
-        log.info('[%s] announced for %g seconds to processes of an older release', self.store.namespace, self.announce)
+        log.info(
+            '[%s] announced for %g seconds to processes of an older release',
+            self.store.namespace,
+            self.announce,
+            extra=fields(self.store.namespace, id=planned.id, token=lease.token),
+        )
         if self.leaving.wait(self.announce):
             raise Cancelled('the process is leaving')
         lease.check()
 
-    def _failed(self, run: _Run, error: BaseException) -> None:
-        event = run.event(What.FAILED, error)
+    def _failed(self, run: _Run, error: BaseException, history: History) -> None:
+        """:param history: as it was before this attempt."""
+        planned, attempt = run.planned, run.attempt
+        before = [a for a in history.under(planned.names) if a.fingerprint == attempt.fingerprint]
+        then = History([*history.attempts, replace(attempt, state=State.FAILED)])
+        event = replace(
+            run.event(What.FAILED, error),
+            repeated=any(a.state is State.FAILED for a in before),
+            final=self.policy.decide(planned, then).permission is Permission.NEVER,
+        )
         traceback = (type(error), error, error.__traceback__)
         log.error(
             '[%s] %r failed (attempt %d): %s',
@@ -193,12 +250,12 @@ class Runner:
             event.evolution_id,
             event.attempt,
             failure.brief(error),
-            # Once is enough; each attempt's own stands in the history.
-            exc_info=traceback if event.attempt == 1 else None,
+            # Once is enough for the same code; each attempt's own stands in the history.
+            exc_info=None if event.repeated else traceback,
             extra=event.extra,
         )
         self._record(run.attempt, State.FAILED, failure.describe(error))
-        self.notify(event)
+        run.tell(event)
 
     def _interrupted(self, run: _Run, began: bool, why: str) -> None:
         if not began:
@@ -206,7 +263,9 @@ class Runner:
             self.store.withdraw(run.attempt)
             return
         self._record(run.attempt, State.INTERRUPTED, why)
-        self.notify(run.event(What.INTERRUPTED))
+        event = run.event(What.INTERRUPTED)
+        log.info('[%s] %r was interrupted: %s', self.store.namespace, event.evolution_id, why, extra=event.extra)
+        run.tell(event)
 
     def _record(self, attempt: Attempt, state: State, error: str) -> None:
         """Record an outcome other than done, under the fence.
@@ -218,7 +277,11 @@ class Runner:
 
 
 class _Run:
-    """What ``self.progress()`` of the evolution that runs talks to."""
+    """What ``self.progress()`` of the evolution that runs talks to.
+
+    A report costs the evolution next to nothing: it is noted, and told to others now and then. Those
+    who listen are called in another thread, where the evolution's transaction is not open.
+    """
 
     def __init__(
         self,
@@ -227,25 +290,44 @@ class _Run:
         attempt: Attempt,
         leaving: threading.Event,
         notify: Listener,
+        show: Callable[[Progress], object],
     ):
         self.started = time.monotonic()
         self.attempt = attempt
+        self.planned = planned
+        self._names = frozenset(planned.names)
         self._lease = lease
-        self._planned = planned
         self._leaving = leaving
         self._notify = notify
+        self._show = show
         self._pid = os.getpid()
+        self._threads = lease.store.threads and threads_run()
+        self._reported: tuple[float, float | None, str | None] | None = None
+        self._due = 0.0
+        self._telling = threading.Lock()
+        self._ended = threading.Event()
+        self._new = threading.Event()
+        self._teller: threading.Thread | None = None
 
-    def event(self, what: What, error: BaseException | None = None, progress: Progress | None = None) -> Event:
+    def event(self, what: What, error: BaseException | None = None) -> Event:
         return Event(
             what,
             self._lease.store.namespace,
-            self._planned.id,
+            self.planned.id,
             self.attempt.attempt,
             self._lease.token,
             time.monotonic() - self.started,
-            progress,
+            self._progress(),
             error,
+        )
+
+    def fields(self) -> dict[str, object]:
+        return fields(
+            self._lease.store.namespace,
+            id=self.planned.id,
+            attempt=self.attempt.attempt,
+            token=self._lease.token,
+            duration=time.monotonic() - self.started,
         )
 
     def progress(self, done: float, total: float | None, message: str | None) -> None:
@@ -254,20 +336,75 @@ class _Run:
         self._lease.check()
         if self._leaving.is_set():
             raise Cancelled('the process is leaving')
-        if self._lease.requests.cancel in self._planned.names:
+        if self._lease.requests.cancel in self._names:
             raise CancelledByHand('a person cancelled it')
-        limit = self._planned.timeout
-        if limit is not None and time.monotonic() - self.started > limit:
+        now = time.monotonic()
+        limit = self.planned.timeout
+        if limit is not None and now - self.started > limit:
             raise TimedOut(
-                f'{self._planned.id!r} ran for more than {limit:g} seconds',
-                place=self._planned.origin,
+                f'{self.planned.id!r} ran for more than {limit:g} seconds',
+                place=self.planned.origin,
                 remedy='Make it faster, or give it a longer timeout.',
             )
-        now = Progress(
-            done=float(done),
-            total=None if total is None else float(total),
-            message=None if message is None else failure.clean(str(message))[:255],
+        self._reported = (
+            float(done),
+            None if total is None else float(total),
+            None if message is None else str(message),
+        )
+        if now >= self._due:
+            self._due = now + TICK
+            self._tell()
+        if self._teller is None and self._threads:
+            self._teller = threading.Thread(target=self._tell_on, name='tgext.evolve progress', daemon=True)
+            self._teller.start()
+        if not self._new.is_set():
+            self._new.set()
+
+    def _progress(self) -> Progress | None:
+        if self._reported is None:
+            return None
+        done, total, message = self._reported
+        return Progress(
+            done=done,
+            total=total,
+            message=None if message is None else failure.clean(message)[:255],
             elapsed=time.monotonic() - self.started,
         )
-        self._notify(self.event(What.PROGRESS, progress=now))
-        self._lease.report(Report(self._planned.id, now.done, now.total, now.message, self.attempt.started))
+
+    def _tell(self) -> bool:
+        """To the gate, and with the next renewal to every process; False: the attempt is over."""
+        with self._telling:
+            now = self._progress()
+            if now is None or self._ended.is_set():
+                return False
+            self._show(now)
+            self._lease.report(Report(self.planned.id, now.done, now.total, now.message, self.attempt.started))
+            return True
+
+    def _tell_on(self) -> None:
+        """The teller's thread: also the last of many quick reports is told."""
+        while self._new.wait():
+            self._new.clear()
+            if not self._tell():
+                return
+            self._notify(self.event(What.PROGRESS))
+            self._ended.wait(TICK)
+
+    def end(self) -> None:
+        """Nothing is told of its progress any more."""
+        with self._telling:
+            self._ended.set()
+        self._new.set()
+
+    def tell(self, event: Event) -> None:
+        """Its outcome, after all that was told of its progress."""
+        if self._teller is not None:
+            self._teller.join(_SLOW)
+            if self._teller.is_alive():
+                log.warning(
+                    '[%s] a listener to the progress of %r takes long; the outcome is told all the same',
+                    event.namespace,
+                    event.evolution_id,
+                    extra=event.extra,
+                )
+        self._notify(event)
