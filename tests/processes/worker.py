@@ -193,6 +193,7 @@ class Step(Evolution):
 class Root(TGController):
     @expose(content_type='text/plain')
     def index(self):
+        note('served')
         return f'served {os.getpid()}'
 
     @expose(content_type='text/plain')
