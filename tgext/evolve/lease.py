@@ -7,6 +7,7 @@ import threading
 import time
 
 from .errors import LeaseLost, StoreBusy, StoreError
+from .points import point
 from .stores.base import Grant, Owner, Renewal, Report, Store
 
 log = logging.getLogger(__name__)
@@ -134,8 +135,10 @@ class Lease:
         pause = self.ttl / 3
         while self._sleep(pause):
             try:
+                point('before-renewal')
                 with self._renewing:
                     self._renew()
+                point('after-renewal')
                 if away:
                     log.info('the lease is renewed again')
                 away, pause = False, self.ttl / 3

@@ -70,6 +70,7 @@ class Runner:
             # Marked first, read afterwards: what an older holder still does cannot be recorded
             # any more, so what is read now stays true.
             self._interrupt_older(lease)
+            point('after-marking')
             while not self.leaving.is_set():
                 snapshot = self.store.snapshot()
                 self.changed(snapshot)
@@ -113,7 +114,12 @@ class Runner:
         point('after-attempt')
         # Only a renewal after the row is there proves that every later holder will mark it.
         lease.report(Report(evolution_id=planned.id, since=attempt.started))
-        lease.renew()
+        try:
+            lease.renew()
+        except LeaseLost:
+            # The row may be younger than the later holder's marking: nobody would mark it any more.
+            self.store.withdraw(attempt)
+            raise
         log.info('[%s] %r starts (attempt %d, token %d)', self.store.namespace, planned.id, number, lease.token)
         run = _Run(lease, planned, attempt, self.leaving, self.progressed)
         began = False
@@ -134,7 +140,11 @@ class Runner:
             self._interrupted(attempt, began, busy.thing)
             raise
         except Cancelled as cancelled:
-            self._interrupted(attempt, began, str(cancelled))
+            if began and not self.leaving.is_set():
+                # Raised by the evolution itself: run again at once, it would do so for ever.
+                self._failed(attempt, planned, cancelled)
+            else:
+                self._interrupted(attempt, began, str(cancelled))
         except KeyboardInterrupt:
             if threading.current_thread() is threading.main_thread():
                 self._record(attempt, State.INTERRUPTED, 'interrupted by Ctrl-C')
@@ -219,11 +229,7 @@ class _Run:
             raise Cancelled('the process is leaving')
         limit = self._planned.timeout
         if limit is not None and time.monotonic() - self.started > limit:
-            raise TimedOut(
-                f'{self._planned.id!r} ran for more than {limit:g} seconds',
-                place=self._planned.origin,
-                remedy='Make it faster, or give it a longer timeout.',
-            )
+            raise TimedOut.of(self._planned.id, limit, self._planned.origin)
         now = Progress(
             done=float(done),
             total=None if total is None else float(total),
