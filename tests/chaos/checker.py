@@ -67,7 +67,8 @@ def check(site: Site, figures: Figures, *, twice: Sequence[str] = (), undone: Se
     figures.count('double runs', doubled)
     figures.count('lost records', lost)
 
-    last = max((line.time for line in site.lines('end')), default=0.0)
+    ids = {each['id'] for each in expected}
+    last = max((line.time for line in site.lines('end') if line.about in ids), default=0.0)
     early = [line for line in site.lines('served') if line.time < last]
     closing = [each for each in expected if each.get('serving', 'nothing') == 'nothing']
     found('early 200s', len(early) if closing == expected else 0, f'{early}')
