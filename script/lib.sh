@@ -1,4 +1,4 @@
-# What script/demo, script/test and .ci/run share: a virtual environment in the clone, and system packages.
+# What script/demo, script/test, script/chaos and .ci/run share: a virtual environment in the clone, and system packages.
 # Sourced with the clone as the working directory.
 
 VENV=.venv
@@ -74,4 +74,52 @@ pip_install() {
     PIP_DISABLE_PIP_VERSION_CHECK=1 "$VENV/bin/python" -m pip install --quiet "$@" ||
         die "pip could not install $*"
     printf '%s\n' "$now" >"$stamp"
+}
+
+# For the help of the scripts that call set_up_tests.
+# shellcheck disable=SC2034  # used where this is sourced
+SET_UP_TESTS_HELP="\
+PostgreSQL and a server for MongoDB's protocol come with the Python packages. MariaDB, PgBouncer, faketime,
+Chromium and a C compiler (for uWSGI) are installed by apt-get where that is possible; their tests are skipped without
+them, or fail if CI is set.
+
+POSTGRESQL_URL, MARIADB_URL, MONGODB_URI  run the tests on servers of yours instead of throwaway ones
+CHROMIUM                                  the program of a Chromium of yours
+PYTHON                                    the Python to make .venv with; default: python3"
+
+# Everything that the tests need: the virtual environment, and programs where they can be had.
+set_up_tests() {
+    make_venv
+
+    programs=
+    if [ -z "${MARIADB_URL:-}" ] && ! { have mariadbd && have mariadb-install-db; }; then
+        programs='mariadb-server-core mariadb-client-core'
+    fi
+    have pgbouncer || programs="$programs pgbouncer"
+    have faketime || programs="$programs faketime"
+    if [ -z "${CHROMIUM:-}" ] && ! { have chromium || have chromium-browser || have google-chrome; }; then
+        programs="$programs chromium"
+    fi
+    for program in $programs; do
+        apt_install "$program" || say "going on without $program"
+    done
+
+    # uWSGI has no wheels: it is compiled.
+    missing=
+    have cc || have gcc || missing='gcc libc6-dev'
+    have_headers || missing="$missing python3-dev"
+    extras=sqlalchemy,ming,test,uwsgi
+    # shellcheck disable=SC2086  # several packages
+    if [ -n "$missing" ] && ! { apt_install $missing && have_headers; }; then
+        ! under_ci || die 'uWSGI needs a C compiler and the headers of this Python'
+        say 'going on without uWSGI, which needs a C compiler and the headers of this Python'
+        extras=sqlalchemy,ming,test
+    fi
+    pip_install test -e ".[$extras]" -e ./sample_app
+}
+
+have_headers() {
+    "$VENV/bin/python" -c '
+import os, sys, sysconfig
+sys.exit(not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")))'
 }

@@ -29,7 +29,7 @@ def test_a_failed_evolution_is_not_run_again_by_a_second_process(make_site, stor
     assert site.count('begin', 'two') == 0
     assert site.states('one') == ['failed']
     assert 'ValueError: this evolution fails' in first.log
-    assert "gearbox evolve retry one" in second.log
+    assert 'gearbox evolve retry one' in second.log
     assert not site.lease.alive
 
 

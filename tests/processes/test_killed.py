@@ -146,7 +146,7 @@ def test_an_evolution_that_kills_its_process_stops_after_five_attempts(make_site
     spared.until_reason('failed')
     assert spared.first_answer()[0] == 503
     until(lambda: 'died or was deposed 5 times in a row' in spared.log)
-    assert "gearbox evolve retry one" in spared.log
+    assert 'gearbox evolve retry one' in spared.log
     assert site.states('one') == ['interrupted'] * 5
     assert site.count('begin', 'one') == 5
     assert site.count('begin', 'two') == 0

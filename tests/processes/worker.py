@@ -15,7 +15,7 @@ from importlib import import_module
 from pathlib import Path
 
 import transaction
-from sqlalchemy import update
+from sqlalchemy import text, update
 from tg import TGController, expose
 
 import tgext.evolve
@@ -72,6 +72,10 @@ class Rows:
             else:
                 self.DBSession.db.page.update_one({'_id': row}, {'$inc': {'seen': 1}})
 
+    def lock(self):
+        page = self.model.Page
+        self.model.DBSession.execute(update(page).values(seen=page.seen))
+
     def commit(self):
         if self.kind == 'sql':
             transaction.commit()
@@ -117,12 +121,38 @@ class Step(Evolution):
     def hold(self):
         wait_for_file(self.go)
 
+    def lock(self):
+        """Is held with rows locked, whatever kind of evolution it is; if it is no transactional one, then without."""
+        rows.lock()
+        note('level', rows.model.DBSession.connection().get_isolation_level().replace(' ', '-'))
+        note('locked', self.evolution_id)
+        wait_for_file(self.go)
+        if not self.transactional:
+            rows.commit()
+            note('unlocked', self.evolution_id)
+            wait_for_file(f'{self.go}-on')
+
+    def linger(self):
+        """Takes a moment, in which it can be killed."""
+        time.sleep(0.1)
+
+    def statement(self):
+        """Executes SQL in the middle of its own work."""
+        rows.model.DBSession.execute(text(self.sql))
+
     def tick(self):
         """Goes on writing without asking anybody."""
         path = Path(settings()['directory'], self.go)
         while not path.exists():
             note('tick', self.evolution_id)
             time.sleep(0.05)
+
+    def query(self):
+        """Runs the statement in the file ``statement``: the database works, and the process waits for its answer."""
+        from sqlalchemy import text
+
+        note('query', self.evolution_id)
+        rows.model.DBSession.execute(text(Path(settings()['directory'], 'statement').read_text()))
 
     def tell(self):
         path = Path(settings()['directory'], self.go)
@@ -193,6 +223,7 @@ class Step(Evolution):
 class Root(TGController):
     @expose(content_type='text/plain')
     def index(self):
+        note('served')
         return f'served {os.getpid()}'
 
     @expose(content_type='text/plain')
@@ -246,7 +277,7 @@ def make(**ini):
     options = {'evolutions': evolutions(given['evolutions']), **given['options']}
     tgext.evolve.plugme(base_config, options)
     url = {'sqlalchemy.url' if is_sql else 'ming.url': given['url']}
-    app = base_config.make_wsgi_app({}, {'debug': 'false', **url, **ini})
+    app = base_config.make_wsgi_app({}, {'debug': 'false', **url, **given.get('ini', {}), **ini})
     if given.get('handler') == 'after':
         signal.signal(signal.SIGTERM, _own_handler)
     note('made')

@@ -72,9 +72,13 @@ class TestNext:
         assert (early.next, early.wake_at) == (None, 6000)
         assert agenda_of(plan, *failed('a'), now=6000).next.id == 'a'
 
+    def test_a_pause_that_a_clock_began_which_has_jumped_back_is_no_pause(self):
+        plan = Plan([one('a', rerunnable=True)])
+        assert agenda_of(plan, *failed('a', finished=1_000_000), now=0).next.id == 'a'
+
     def test_wakes_at_the_earliest_of_several_pauses(self):
         plan = Plan([one('a', rerunnable=True), one('r', serving='reads', rerunnable=True)])
-        agenda = agenda_of(plan, *failed('a', finished=9000), *failed('r', finished=2000))
+        agenda = agenda_of(plan, *failed('a', finished=9000), *failed('r', finished=2000), now=5000)
         assert agenda.wake_at == 7000
         assert not agenda.given_up
 

@@ -83,7 +83,7 @@ def test_an_evolution_that_raises_keeps_the_gate_closed_and_is_recorded(site, ur
     assert 'half of the data is evolved' in error
     said = [record.getMessage() for record in caplog.records if record.name.startswith('tgext.evolve')]
     assert not [message for message in said if 'complete' in message.lower()], said
-    assert any("gearbox evolve retry a" in message for message in said)
+    assert any('gearbox evolve retry a' in message for message in said)
     each.stop()
     assert site(url, [apps.evolution('a', broken)]).get('/').status_int == 503
 

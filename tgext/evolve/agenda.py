@@ -50,9 +50,7 @@ class Agenda:
                 held.add(planned.id)
                 continue
             decision = policy.decide(planned, history)
-            if decision.permission is Permission.NOW or (
-                decision.permission is Permission.LATER and decision.after is not None and now >= decision.after
-            ):
+            if decision.allows(now):
                 next_one = planned
                 break
             held.add(planned.id)

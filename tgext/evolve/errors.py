@@ -54,6 +54,14 @@ class BrokeTransaction(EvolveError):
 class TimedOut(EvolveError):
     """An evolution ran for longer than its ``timeout``."""
 
+    @classmethod
+    def of(cls, id: str, seconds: float, place: str) -> TimedOut:
+        return cls(
+            f'{id!r} ran for more than {seconds:g} seconds',
+            place=place,
+            remedy='Make it faster, or give it a longer timeout.',
+        )
+
 
 class StoreError(EvolveError):
     """The database refused what tgext.evolve needs: rights, a broken table, a full disk."""

@@ -48,7 +48,10 @@ class Evolution:
     #: Ids under which this evolution may be recorded already: it was renamed.
     replaces: Sequence[str] = ()
 
-    #: Seconds after which the next :meth:`progress` raises; None: no limit.
+    #: Seconds after which the next :meth:`progress` raises; None: no limit. A statement that the
+    #: application's SQLAlchemy session executes then is cancelled on PostgreSQL, MariaDB, MySQL and
+    #: SQLite (not where the history is kept in MongoDB), and the evolution has failed, however it
+    #: ends. Nothing stops Python code that does neither.
     timeout: float | None = None
 
     #: One line for people.

@@ -40,6 +40,9 @@ log = logging.getLogger(__name__)
 #: After how many seconds a process that still gets requests has evidently not ended.
 _STAYED = 60.0
 
+#: Which part of ``watch`` passes between two looks, at most: the looks themselves take time as well.
+_IN_TIME = 0.75
+
 #: The longest pause between two tries while the database is away, in seconds.
 _LONGEST_PAUSE = 5.0
 
@@ -400,7 +403,8 @@ class Evolver:
         elif self.gate.is_open and not agenda.pending:
             # Between two far looks nothing is held.
             self.store.close()
-            return self.options.watch or None
+            # A newer release announces itself for ``watch`` seconds: the next look must be over by then.
+            return self.options.watch * _IN_TIME or None
         if agenda.wake_at is not None:
             return max(0.0, min((agenda.wake_at - snapshot.now) / 1000, self.options.poll))
         return self.options.poll
@@ -444,6 +448,7 @@ class Evolver:
                 # What is done is known: open before the lease is given back.
                 self._judge_snapshot(self.store.snapshot())
             point('before-release')
+        point('after-release')
         return outcome
 
     def _may_begin(self, snapshot: Snapshot) -> bool:

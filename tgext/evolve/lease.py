@@ -8,6 +8,7 @@ import time
 
 from .errors import LeaseLost, StoreBusy, StoreError
 from .events import fields
+from .points import point
 from .stores.base import Grant, Owner, Renewal, Report, Requests, Store
 
 log = logging.getLogger(__name__)
@@ -154,8 +155,10 @@ class Lease:
         pause = self.ttl / 3
         while self._sleep(pause):
             try:
+                point('before-renewal')
                 with self._renewing:
                     self._renew()
+                point('after-renewal')
                 if away:
                     self._say(logging.INFO, 'is renewed again')
                 away, pause = False, self.ttl / 3

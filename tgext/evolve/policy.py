@@ -7,6 +7,7 @@ from enum import Enum
 
 from .history import Attempt, History, State
 from .plan import PlannedEvolution
+from .stores.base import CLOCK_SLACK
 
 
 class Permission(Enum):
@@ -17,11 +18,18 @@ class Permission(Enum):
 
 @dataclass(frozen=True)
 class Decision:
-    """May it run? ``after`` is a time of the database's clock (milliseconds) for LATER."""
+    """May it run? LATER is from ``since`` to ``after``, times of the database's clock (milliseconds)."""
 
     permission: Permission
     after: int | None = None
     why: str = ''
+    since: int = 0
+
+    def allows(self, now: int) -> bool:
+        """:param now: the database's clock; before the pause it has jumped back, and the pause means nothing."""
+        if self.after is None:
+            return self.permission is Permission.NOW
+        return not self.since - CLOCK_SLACK <= now < self.after
 
 
 NOW = Decision(Permission.NOW)
@@ -78,6 +86,7 @@ class RetryPolicy:
             Permission.LATER,
             after=ended + round(delay * 1000),
             why=f'attempt {failures + 1} of {self.max_attempts} follows {delay:g} s after the last one',
+            since=ended,
         )
 
     def _after_interruption(self, planned: PlannedEvolution, attempts: list[Attempt]) -> Decision:

@@ -82,6 +82,7 @@ class Runner:
             # Marked first, read afterwards: what an older holder still does cannot be recorded
             # any more, so what is read now stays true.
             older = self._interrupt_older(lease)
+            point('after-marking')
             while not self.leaving.is_set():
                 snapshot = self.store.snapshot()
                 while older:
@@ -159,7 +160,12 @@ class Runner:
         point('after-attempt')
         # Only a renewal after the row is there proves that every later holder will mark it.
         lease.report(Report(evolution_id=planned.id, since=attempt.started))
-        lease.renew()
+        try:
+            lease.renew()
+        except LeaseLost:
+            # The row may be younger than the later holder's marking: nobody would mark it any more.
+            self.store.withdraw(attempt)
+            raise
         run = _Run(lease, planned, attempt, self.leaving, self.notify, self.show)
         started = run.event(What.STARTED)
         log.info(
@@ -197,7 +203,11 @@ class Runner:
             log.warning('[%s] %r was cancelled', self.store.namespace, planned.id, extra=event.extra)
             run.tell(event)
         except Cancelled as cancelled:
-            self._interrupted(run, began, str(cancelled))
+            if type(cancelled) is Cancelled and began and not self.leaving.is_set():
+                # Raised by the evolution itself: run again at once, it would do so for ever.
+                self._failed(run, cancelled, history)
+            else:
+                self._interrupted(run, began, str(cancelled))
         except KeyboardInterrupt:
             if threading.current_thread() is threading.main_thread():
                 self._interrupted(run, True, 'interrupted by Ctrl-C')
@@ -341,11 +351,7 @@ class _Run:
         now = time.monotonic()
         limit = self.planned.timeout
         if limit is not None and now - self.started > limit:
-            raise TimedOut(
-                f'{self.planned.id!r} ran for more than {limit:g} seconds',
-                place=self.planned.origin,
-                remedy='Make it faster, or give it a longer timeout.',
-            )
+            raise TimedOut.of(self.planned.id, limit, self.planned.origin)
         self._reported = (
             float(done),
             None if total is None else float(total),

@@ -11,7 +11,9 @@ from collections.abc import Collection
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Any
 
+from .. import failure
 from ..errors import StoreAway, StoreError
 from ..history import Attempt, History, State
 from ..plan import PlannedEvolution
@@ -19,6 +21,39 @@ from ..plan import PlannedEvolution
 #: How far the clock may be behind the lease without having jumped back, in milliseconds. A
 #: statement's clock stands still from its start on (MariaDB), and may see a row written after it.
 CLOCK_SLACK = 5_000
+
+#: No lease is given for longer than this, in milliseconds: the longest that the options allow.
+LONGEST_LEASE = 365 * 86_400 * 1000
+
+#: What int() and the enums say of what they cannot read.
+UNREADABLE = (KeyError, TypeError, ValueError, OverflowError)
+
+
+def edited(thing: str, error: Exception, place: str) -> StoreError:
+    """What a row or document says makes no sense."""
+    return StoreError(
+        f'{thing} cannot be read: {failure.brief(error)}',
+        place=place,
+        remedy='Somebody edited it. Mend or delete it.',
+    )
+
+
+def integer(value: Any) -> int:
+    """:raises ValueError: when there is no room to count on from it."""
+    number = int(value)
+    if abs(number) >= 1 << 62:
+        raise ValueError(f'{number} is too large')
+    return number
+
+
+def optional_integer(value: Any) -> int | None:
+    return None if value is None else integer(value)
+
+
+def text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f'{value!r} is no text')
+    return value
 
 
 @dataclass(frozen=True)
@@ -39,6 +74,11 @@ class Grant:
 
     owner: Owner
     token: int
+
+
+def grant_of(attempt: Attempt) -> Grant:
+    """The lease under which the attempt runs."""
+    return Grant(Owner(attempt.owner, attempt.host or '', attempt.pid or 0), attempt.token)
 
 
 @dataclass(frozen=True)
@@ -81,7 +121,7 @@ class LeaseRow:
     @property
     def alive(self) -> bool:
         # Between both ends: a clock that jumped back must not freeze the lease.
-        return self.expires_at - self.ttl - CLOCK_SLACK <= self.now < self.expires_at
+        return self.ttl <= LONGEST_LEASE and self.expires_at - self.ttl - CLOCK_SLACK <= self.now < self.expires_at
 
     def __str__(self) -> str:
         return f'{self.host}:{self.pid}'
@@ -227,6 +267,17 @@ class Store(ABC):
                     raise
                 time.sleep(0.2)
 
+    def record_done(self, attempt: Attempt, planned: PlannedEvolution) -> bool:
+        """:meth:`record` that it is done, and with it the ids that it replaces.
+
+        A release that knows it by its old id, or is rolled back to, must not run it again.
+        """
+        if not self.record(attempt, State.DONE):
+            return False
+        if planned.replaces:
+            self.settle(grant_of(attempt), planned.replaces, State.STAMPED)
+        return True
+
     @abstractmethod
     def settle(self, grant: Grant, ids: Collection[str], state: State) -> None:
         """Record that these evolutions need not run (``stamped``, ``imported``)."""
@@ -244,7 +295,8 @@ class Store(ABC):
         """What surrounds one piece of work on this database.
 
         Opens what the evolution needs, and on a good end saves the work *and* records the attempt
-        as done, under the fence; on an exception rolls back and cleans up.
+        as done, under the fence, and with it the ids that the evolution replaces; on an exception
+        rolls back and cleans up.
 
         :raises LeaseLost: the record was refused: a later holder has taken over.
         :raises BrokeTransaction: a transactional evolution ended the engine's transaction.

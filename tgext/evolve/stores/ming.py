@@ -8,11 +8,11 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
-from functools import partial
 from typing import Any, TypeVar
 
 from pymongo import MongoClient, ReadPreference, WriteConcern
 from pymongo.errors import (
+    BulkWriteError,
     ConnectionFailure,
     DuplicateKeyError,
     OperationFailure,
@@ -24,7 +24,23 @@ from .. import failure
 from ..errors import LeaseLost, StoreAway, StoreBusy, StoreError
 from ..history import CLAIM, Attempt, History, State
 from ..plan import PlannedEvolution
-from .base import Grant, LeaseRow, Owner, Predecessor, Renewal, Report, Requests, Snapshot, Store
+from ..points import point
+from .base import (
+    UNREADABLE,
+    Grant,
+    LeaseRow,
+    Owner,
+    Predecessor,
+    Renewal,
+    Report,
+    Requests,
+    Snapshot,
+    Store,
+    edited,
+    integer,
+    optional_integer,
+    text,
+)
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +63,8 @@ _NO_REPORT: dict[str, Any] = {
 
 #: WriteConflict, LockTimeout, LockBusy: the server asks to try again.
 _BUSY_CODES = frozenset({112, 24, 46, 50})
+
+_DUPLICATE_KEY = 11000
 
 
 class MongoStore(Store):
@@ -168,19 +186,23 @@ class MongoStore(Store):
         document = self._run(lambda: self._collection(LEASE).find_one({'_id': self.namespace}))
         if document is None:
             return None
-        return LeaseRow(
-            token=int(document['token']),
-            owner=document['owner'],
-            host=document['host'],
-            pid=document['pid'],
-            ttl=int(document['ttl']),
-            expires_at=int(document['expires_at']),
-            # Asked after the document: a renewal in between makes it look older than it is, which
-            # the compare-and-set of a take-over finds out.
-            now=self._now(),
-            report=Report(*(document.get(key) for key in ('evolution_id', 'done', 'total', 'message', 'since'))),
-            requests=_requests(document),
-        )
+        # Asked after the document: a renewal in between makes it look older than it is, which
+        # the compare-and-set of a take-over finds out.
+        now = self._now()
+        try:
+            return LeaseRow(
+                token=integer(document['token']),
+                owner=document['owner'],
+                host=document['host'],
+                pid=document['pid'],
+                ttl=integer(document['ttl']),
+                expires_at=integer(document['expires_at']),
+                now=now,
+                report=Report(*(document.get(key) for key in ('evolution_id', 'done', 'total', 'message', 'since'))),
+                requests=_requests(document),
+            )
+        except UNREADABLE as error:
+            raise edited(f'the lease of {self.namespace!r}', error, f'the collection {LEASE}') from None
 
     # -- the lease
 
@@ -190,13 +212,17 @@ class MongoStore(Store):
         self._run(lambda: self._collection(HISTORY).create_index([('evolution_id', 1)]))
 
     def acquire(self, owner: Owner, ttl: float) -> Grant | None:
+        # The token is above every one that was ever recorded here, also when somebody dropped or
+        # edited the lease's document, or restored it from a backup.
+        highest = self._highest_token()
         row = self._lease_row()
         if row is None:
-            self._run(lambda: self._insert_lease(owner))
+            self._run(lambda: self._insert_lease(owner, highest))
             row = self._lease_row()
         if row is None or (row.alive and row.owner != owner.id):
             return None
         milliseconds = round(ttl * 1000)
+        token = max(row.token, highest) + 1
         # Compare and set with the document as it was seen: it has expired, and nobody renewed it.
         taken = self._run(
             lambda: self._set(
@@ -211,14 +237,14 @@ class MongoStore(Store):
                     'owner': owner.id,
                     'host': owner.host,
                     'pid': owner.pid,
-                    'token': row.token + 1,
+                    'token': token,
                     'ttl': milliseconds,
                     'expires_at': _Now(milliseconds),
                     **_NO_REPORT,
                 },
             )
         )
-        return None if taken is None else Grant(owner, row.token + 1)
+        return None if taken is None else Grant(owner, token)
 
     def requests(self) -> Requests:
         return _requests(self._run(lambda: self._collection(LEASE).find_one({'_id': self.namespace})) or {})
@@ -229,7 +255,7 @@ class MongoStore(Store):
             values['paused'] = _Now(0) if paused else None
         if cancel is not None:
             values['cancel'] = cancel or None
-        self._run(lambda: self._insert_lease(owner))
+        self._run(lambda: self._insert_lease(owner, self._highest_token()))
         self._run(lambda: self._set(LEASE, {'_id': self.namespace}, values))
 
     def shut(self, owner: Owner, message: str) -> None:
@@ -244,15 +270,16 @@ class MongoStore(Store):
         down = {'namespace': self.namespace, 'evolution_id': CLAIM, 'state': State.DOWN.value}
         return bool(self._run(lambda: self._collection(HISTORY).delete_many(down)).deleted_count)
 
-    def _insert_lease(self, owner: Owner) -> None:
-        # The token begins above every one that was ever recorded here.
-        highest = max((attempt.token for attempt in self._history().attempts), default=0)
+    def _highest_token(self) -> int:
+        return max((attempt.token for attempt in self.history().attempts), default=0)
+
+    def _insert_lease(self, owner: Owner, token: int) -> None:
         with suppress(DuplicateKeyError):
             self._collection(LEASE).insert_one(
                 {
                     '_id': self.namespace,
                     'owner': owner.id,
-                    'token': highest,
+                    'token': token,
                     'host': owner.host,
                     'pid': owner.pid,
                     'ttl': 0,
@@ -367,18 +394,25 @@ class MongoStore(Store):
     def settle(self, grant: Grant, ids: Collection[str], state: State) -> None:
         known = self.history().settled
         now = self._now()
-        for id in ids:
-            if id not in known:
-                document = {
-                    **self._document(grant, id, 0, state),
-                    'started': now,
-                    'finished': now,
-                }
-                self._run(partial(self._insert_once, document))
+        documents = [
+            {**self._document(grant, id, 0, state), 'started': now, 'finished': now}
+            for id in dict.fromkeys(ids)
+            if id not in known
+        ]
+        if documents:
+            self._run(lambda: self._insert_missing(documents))
 
-    def _insert_once(self, document: dict[str, Any]) -> None:
-        with suppress(DuplicateKeyError):
-            self._collection(HISTORY).insert_one(document)
+    def _insert_missing(self, documents: list[dict[str, Any]]) -> None:
+        # In one command: a process that is killed in the middle of an import must not leave half of
+        # it, which would look like the whole.
+        try:
+            self._collection(HISTORY).insert_many(documents, ordered=False)
+        except BulkWriteError as error:
+            failed = error.details or {}
+            others = [each for each in failed.get('writeErrors', ()) if each['code'] != _DUPLICATE_KEY]
+            if others or failed.get('writeConcernErrors'):
+                raise
+            # The answer of an earlier try was lost.
 
     def unsettle(self, grant: Grant, ids: Collection[str]) -> None:
         self._run(
@@ -435,10 +469,10 @@ class MongoStore(Store):
     # -- the work
 
     def work(self, attempt: Attempt, planned: PlannedEvolution) -> AbstractContextManager[None]:
-        return self._work(attempt)
+        return self._work(attempt, planned)
 
     @contextmanager
-    def _work(self, attempt: Attempt) -> Iterator[None]:
+    def _work(self, attempt: Attempt, planned: PlannedEvolution) -> Iterator[None]:
         """At least once: what the sessions hold is flushed, then the attempt is recorded."""
         sessions = _odm_sessions()
         sessions.close_all()
@@ -455,7 +489,8 @@ class MongoStore(Store):
             ) from error
         finally:
             sessions.close_all()
-        if not self.record(attempt, State.DONE):
+        point('before-record')
+        if not self.record_done(attempt, planned):
             raise LeaseLost('a later holder has marked this attempt')
 
     def refuses(self, planned: PlannedEvolution) -> str | None:
@@ -539,32 +574,24 @@ def _is_away(error: PyMongoError) -> bool:
 def _attempt(document: dict[str, Any]) -> Attempt:
     try:
         return Attempt(
-            evolution_id=document['evolution_id'],
-            attempt=int(document['attempt']),
-            token=int(document['token']),
+            evolution_id=text(document['evolution_id']),
+            attempt=integer(document['attempt']),
+            token=integer(document['token']),
             owner=document['owner'],
             state=State(document['state']),
             serving=document['serving'],
             fingerprint=document['fingerprint'],
             host=document['host'],
             pid=document['pid'],
-            started=_integer(document['started']),
-            finished=_integer(document['finished']),
+            started=optional_integer(document['started']),
+            finished=optional_integer(document['finished']),
         )
-    except (KeyError, ValueError, TypeError) as error:
-        raise StoreError(
-            f'the record {document.get("_id")!r} cannot be read: {failure.brief(error)}',
-            place=f'the collection {HISTORY}',
-            remedy='Somebody edited it. Mend or delete that document.',
-        ) from None
+    except UNREADABLE as error:
+        raise edited(f'the record {document.get("_id")!r}', error, f'the collection {HISTORY}') from None
 
 
 def _requests(document: dict[str, Any]) -> Requests:
-    return Requests(_integer(document.get('paused')), document.get('cancel'))
-
-
-def _integer(value: Any) -> int | None:
-    return None if value is None else int(value)
+    return Requests(optional_integer(document.get('paused')), document.get('cancel'))
 
 
 def _odm_sessions() -> Any:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from contextlib import closing
 from enum import Enum
 from typing import Any
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError, InterfaceError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
@@ -19,8 +20,20 @@ log = logging.getLogger(__name__)
 #: How long taking over waits for a lock before it says who holds it and tries again, in seconds.
 LOCK_PATIENCE = 2
 
+#: How long a request to cancel a statement may take, in seconds.
+CANCEL_PATIENCE = 5
+
 #: Under which key of a connection's ``info`` the owner is kept whose mark it carries.
 MARK = 'tgext.evolve.mark'
+
+#: The same for the time limit that the connection is under.
+LIMIT = 'tgext.evolve.limit'
+
+
+_NOT_ENDED = (
+    'the holder that was deposed left the database session %s of the user %s, which this user may not end: '
+    'what it has locked is waited for until it goes on or dies'
+)
 
 
 class Trouble(Enum):
@@ -54,7 +67,7 @@ class Dialect:
         return self.trouble_of(error.orig, str(error.orig))
 
     def trouble_of(self, orig: Any, text: str) -> Trouble:
-        raise NotImplementedError
+        return Trouble.OTHER
 
     def translate(self, error: SQLAlchemyError, place: str) -> StoreError:
         """The same trouble as an error of ours, that says what to do."""
@@ -90,6 +103,9 @@ class Dialect:
     def unmark(self, dbapi_connection: Any, owner: str) -> None:
         """Take the mark off a connection that goes back to its pool."""
 
+    def cancel(self, dbapi_connection: Any, engine: Engine) -> None:
+        """Have the statement fail that another thread executes on this connection of ``engine``'s; if one runs."""
+
     def end_sessions(self, connection: Connection, owners: Collection[str]) -> None:
         """End the sessions that are marked as one of ``owners``'s, which are dead or deposed."""
 
@@ -124,9 +140,20 @@ class SQLite(Dialect):
         if not connection.connection.dbapi_connection.in_transaction:  # type: ignore[union-attr]
             connection.exec_driver_sql('BEGIN IMMEDIATE')
 
+    def cancel(self, dbapi_connection: Any, engine: Engine) -> None:
+        dbapi_connection.interrupt()
+
 
 class PostgreSQL(Dialect):
-    _args = {'connect_timeout': 5, 'tcp_user_timeout': 10_000}
+    _args = {
+        'connect_timeout': 5,
+        'tcp_user_timeout': 10_000,
+        # libpq waits for an answer without a limit, and by default the system asks after two hours
+        # whether the server is still there.
+        'keepalives_idle': 5,
+        'keepalives_interval': 2,
+        'keepalives_count': 3,
+    }
     connect_args = {'psycopg': _args, 'psycopg2': _args}
 
     def trouble_of(self, orig: Any, text: str) -> Trouble:
@@ -147,18 +174,38 @@ class PostgreSQL(Dialect):
     def mark(self, connection: Connection, owner: str) -> None:
         connection.exec_driver_sql(f"SET LOCAL application_name = 'tgext.evolve {owner}'")
 
+    def cancel(self, dbapi_connection: Any, engine: Engine) -> None:
+        # A cancel request of the protocol: it needs neither a session nor a right, and gets through a pooler.
+        if hasattr(dbapi_connection, 'cancel_safe'):  # psycopg 3.2
+            dbapi_connection.cancel_safe(timeout=CANCEL_PATIENCE)
+        elif hasattr(dbapi_connection, 'cancel'):  # psycopg2
+            dbapi_connection.cancel()
+
     def end_sessions(self, connection: Connection, owners: Collection[str]) -> None:
         for owner in owners:
-            ended = connection.execute(
-                text(
-                    'SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity'
-                    ' WHERE application_name = :name AND pid <> pg_backend_pid()'
-                    ' AND xact_start IS NOT NULL'
-                ),
-                {'name': f'tgext.evolve {owner}'},
-            ).all()
-            for pid, _ in ended:
-                log.warning('ended the database session %s of the holder that was deposed', pid)
+            try:
+                # Found and ended by one statement: before a second one a pooler could give the
+                # session to somebody else.
+                found = self._marked(connection, owner, 'pg_terminate_backend(pid)')
+            except DBAPIError as error:
+                if self.trouble(error) is Trouble.AWAY:
+                    raise
+                found = self._marked(connection, owner, 'false')
+            for pid, user, ended in found:
+                if ended:
+                    log.warning('ended the database session %s of the holder that was deposed', pid)
+                else:
+                    log.warning(_NOT_ENDED, pid, user)
+
+    def _marked(self, connection: Connection, owner: str, action: str) -> Sequence[Any]:
+        """The sessions in a transaction of ``owner``'s; whose we may not see, we may not end either."""
+        return connection.execute(
+            text(
+                f'SELECT pid, usename, CASE WHEN xact_start IS NOT NULL THEN {action} END'
+                ' FROM pg_stat_activity WHERE application_name = :name AND pid <> pg_backend_pid()'
+            ),
+            {'name': f'tgext.evolve {owner}'},
+        ).all()
 
     def set_lock_patience(self, connection: Connection) -> None:
         connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{LOCK_PATIENCE}s'")
@@ -213,11 +260,28 @@ class MySQL(Dialect):
         finally:
             cursor.close()
 
+    def cancel(self, dbapi_connection: Any, engine: Engine) -> None:
+        if hasattr(dbapi_connection, 'thread_id'):  # PyMySQL, mysqlclient
+            # A pool of one connection has none left for this.
+            pool = engine.pool.recreate()
+            try:
+                with closing(pool.connect()) as other:
+                    other.cursor().execute(f'KILL QUERY {int(dbapi_connection.thread_id())}')
+            finally:
+                pool.dispose()
+
     def end_sessions(self, connection: Connection, owners: Collection[str]) -> None:
         for owner in owners:
             session = connection.execute(text('SELECT IS_USED_LOCK(:name)'), {'name': self._lock(owner)}).scalar()
-            if session is not None:
+            if session is None:
+                continue
+            try:
                 connection.exec_driver_sql(f'KILL {int(session)}')
+            except DBAPIError as error:
+                if self.trouble(error) is Trouble.AWAY:
+                    raise
+                log.warning(_NOT_ENDED, session, f'another one ({failure.brief(error)})')
+            else:
                 log.warning('ended the database session %s of the holder that was deposed', session)
 
     def set_lock_patience(self, connection: Connection) -> None:
@@ -253,3 +317,8 @@ def dialect_for(backend: str, place: str) -> Dialect:
             place=place,
             remedy='Name a SQLite, PostgreSQL, MariaDB or MySQL database in tgext.evolve.store.',
         ) from None
+
+
+def dialect_of_session(backend: str) -> Dialect:
+    """The application's own database may be any; what is not known of it is not used."""
+    return _DIALECTS.get(backend, Dialect)()

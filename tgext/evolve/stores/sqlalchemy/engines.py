@@ -57,6 +57,8 @@ def own_engine(conf: Mapping[str, Any], prefix: str) -> Engine:
         options,
         prefix,
         poolclass=NullPool,
+        # Nothing is left open, and a broken connection would only be complained about.
+        pool_reset_on_return=None,
         isolation_level='AUTOCOMMIT',
         connect_args={**_connect_args(url), **given},
     )
@@ -72,6 +74,7 @@ def engine_of_url(url: str) -> Engine:
         return create_engine(
             parsed,
             poolclass=NullPool,
+            pool_reset_on_return=None,
             isolation_level='AUTOCOMMIT',
             connect_args=_connect_args(parsed),
         )

@@ -20,9 +20,26 @@ from ... import failure
 from ...errors import StoreBusy, StoreError
 from ...history import CLAIM, SETTLED, Attempt, History, State
 from ...plan import PlannedEvolution
-from ..base import Grant, LeaseRow, Owner, Predecessor, Renewal, Report, Requests, Snapshot, Store
-from .dialects import Trouble, dialect_for
+from ..base import (
+    UNREADABLE,
+    Grant,
+    LeaseRow,
+    Owner,
+    Predecessor,
+    Renewal,
+    Report,
+    Requests,
+    Snapshot,
+    Store,
+    edited,
+    grant_of,
+    integer,
+    optional_integer,
+    text,
+)
+from .dialects import Trouble, dialect_for, dialect_of_session
 from .engines import same_database
+from .limit import TimeLimit
 from .tables import database_now, history, lease, metadata, predecessor
 from .work import SessionWork, watch
 
@@ -79,8 +96,11 @@ class SQLAlchemyStore(Store):
         self._session = session
         self._session_engine = session_engine
         self._dialect = dialect_for(engine.dialect.name, self.name)
+        # The session may be another database's, of another kind.
+        self._session_dialect = self._dialect
         if session is not None and session_engine is not None:
-            watch(session, session_engine, self._dialect)
+            self._session_dialect = dialect_of_session(session_engine.dialect.name)
+            watch(session, session_engine, self._session_dialect)
 
     # -- reading
 
@@ -157,17 +177,20 @@ class SQLAlchemyStore(Store):
         row = connection.execute(statement).one()
         if row.token is None:
             return row.now, None
-        return row.now, LeaseRow(
-            token=row.token,
-            owner=row.owner,
-            host=row.host,
-            pid=row.pid,
-            ttl=row.ttl,
-            expires_at=row.expires_at,
-            now=row.now,
-            report=Report(row.evolution_id, row.done, row.total, row.message, row.since),
-            requests=Requests(row.paused, row.cancel),
-        )
+        try:
+            return row.now, LeaseRow(
+                token=integer(row.token),
+                owner=row.owner,
+                host=row.host,
+                pid=row.pid,
+                ttl=integer(row.ttl),
+                expires_at=integer(row.expires_at),
+                now=row.now,
+                report=Report(row.evolution_id, row.done, row.total, row.message, row.since),
+                requests=Requests(row.paused, row.cancel),
+            )
+        except UNREADABLE as error:
+            raise edited(f'the lease of {self.namespace!r}', error, f'the table {lease.name}') from None
 
     # -- the lease
 
@@ -194,15 +217,19 @@ class SQLAlchemyStore(Store):
 
     def acquire(self, owner: Owner, ttl: float) -> Grant | None:
         def take(connection: Connection) -> Grant | None:
+            # The token is above every one that was ever recorded here, also when somebody dropped or
+            # edited the lease's row, or restored it from a backup.
+            highest = self._highest_token(connection)
             _, row = self._lease_row(connection)
             if row is None:
-                self._insert_lease(connection, owner)
+                self._insert_lease(connection, owner, highest)
                 _, row = self._lease_row(connection)
             if row is None or (row.alive and row.owner != owner.id):
                 return None
             # Compare and set with the row as it was seen: a statement that waited for a renewal
             # must not judge the renewed row by the clock of when it began to wait.
             milliseconds = round(ttl * 1000)
+            token = max(row.token, highest) + 1
             result = connection.execute(
                 update(lease)
                 .where(
@@ -215,13 +242,13 @@ class SQLAlchemyStore(Store):
                     owner=owner.id,
                     host=owner.host,
                     pid=owner.pid,
-                    token=lease.c.token + 1,
+                    token=token,
                     ttl=milliseconds,
                     expires_at=database_now() + milliseconds,
                     **_NO_REPORT,
                 )
             )
-            return Grant(owner, row.token + 1) if result.rowcount == 1 else None
+            return Grant(owner, token) if result.rowcount == 1 else None
 
         return self._run(take)
 
@@ -243,7 +270,7 @@ class SQLAlchemyStore(Store):
         def record(connection: Connection) -> None:
             statement = update(lease).where(lease.c.namespace == self.namespace).values(**values)
             if not connection.execute(statement).rowcount:
-                self._insert_lease(connection, owner)
+                self._insert_lease(connection, owner, self._highest_token(connection))
                 connection.execute(statement)
 
         self._run(record)
@@ -270,14 +297,15 @@ class SQLAlchemyStore(Store):
             history.c.state == State.DOWN.value,
         ]
 
-    def _insert_lease(self, connection: Connection, owner: Owner) -> None:
-        # The token begins above every one that was ever recorded here, also when somebody dropped
-        # the lease's table or row.
+    def _highest_token(self, connection: Connection) -> int:
         highest = select(func.coalesce(func.max(history.c.token), 0)).where(history.c.namespace == self.namespace)
+        return connection.execute(highest).scalar_one()
+
+    def _insert_lease(self, connection: Connection, owner: Owner, token: int) -> None:
         values = {
             'namespace': self.namespace,
             'owner': owner.id,
-            'token': connection.execute(highest).scalar_one(),
+            'token': token,
             'host': owner.host,
             'pid': owner.pid,
             'ttl': 0,
@@ -443,30 +471,31 @@ class SQLAlchemyStore(Store):
 
     def settle(self, grant: Grant, ids: Collection[str], state: State) -> None:
         def record(connection: Connection) -> None:
-            settled = connection.execute(
-                select(history.c.evolution_id).where(
-                    history.c.namespace == self.namespace,
-                    history.c.state.in_([each.value for each in SETTLED]),
-                )
-            ).scalars()
-            known = set(settled)
-            rows = [
-                {
-                    **self._row(grant, id, 0, state),
-                    'serving': 'nothing',
-                    'started': None,
-                    'finished': None,
-                }
-                for id in dict.fromkeys(ids)
-                if id not in known
-            ]
-            if not rows:
-                return
-            now = connection.execute(select(database_now())).scalar_one()
-            with _transaction(connection):
-                connection.execute(insert(history), [{**row, 'started': now, 'finished': now} for row in rows])
+            rows = self._settling(connection, grant, ids, state)
+            if rows:
+                with _transaction(connection):
+                    connection.execute(insert(history), rows)
 
         self._run(record, transaction=True)
+
+    def _settling(
+        self, connection: Connection, grant: Grant, ids: Collection[str], state: State
+    ) -> list[dict[str, Any]]:
+        """The rows that settle those of ``ids`` that are not settled yet."""
+        settled = connection.execute(
+            select(history.c.evolution_id).where(
+                history.c.namespace == self.namespace,
+                history.c.state.in_([each.value for each in SETTLED]),
+            )
+        ).scalars()
+        known = set(settled)
+        missing = [id for id in dict.fromkeys(ids) if id not in known]
+        if not missing:
+            return []
+        now = connection.execute(select(database_now())).scalar_one()
+        return [
+            {**self._row(grant, id, 0, state), 'serving': 'nothing', 'started': now, 'finished': now} for id in missing
+        ]
 
     def unsettle(self, grant: Grant, ids: Collection[str]) -> None:
         def take_back(connection: Connection) -> None:
@@ -534,11 +563,21 @@ class SQLAlchemyStore(Store):
     # -- the work
 
     def work(self, attempt: Attempt, planned: PlannedEvolution) -> AbstractContextManager[None]:
-        work = SessionWork(self._session, self._dialect, self.name, planned.id, attempt.owner)
+        dialect = self._session_dialect
+        limit = None if planned.timeout is None else TimeLimit(dialect, planned, planned.timeout)
+        work = SessionWork(self._session, dialect, self.name, planned.id, attempt.owner, limit)
         if planned.transactional:
-            done = self._outcome(attempt, State.DONE, None)
-            return work.transactional(attempt, planned, lambda connection: connection.execute(done).rowcount == 1)
-        return work.plain(lambda: self.record(attempt, State.DONE))
+            return work.transactional(attempt, planned, lambda connection: self._done(connection, attempt, planned))
+        return work.plain(lambda: self.record_done(attempt, planned))
+
+    def _done(self, connection: Connection, attempt: Attempt, planned: PlannedEvolution) -> bool:
+        if connection.execute(self._outcome(attempt, State.DONE, None)).rowcount != 1:
+            return False
+        if planned.replaces:
+            rows = self._settling(connection, grant_of(attempt), planned.replaces, State.STAMPED)
+            if rows:
+                connection.execute(insert(history), rows)
+        return True
 
     def refuses(self, planned: PlannedEvolution) -> str | None:
         if self._session is None or self._session_engine is None:
@@ -569,10 +608,23 @@ class SQLAlchemyStore(Store):
         engine = self._engine
         if transaction and self.threads and engine.dialect.name != 'sqlite':
             engine = engine.execution_options(isolation_level='READ COMMITTED')
-        with engine.connect() as connection:
-            yield connection
-            if not self.threads or transaction:
-                connection.commit()
+        dialect = engine.dialect
+        try:
+            with engine.connect() as connection:
+                yield connection
+                if not self.threads or transaction:
+                    connection.commit()
+        except dialect.loaded_dbapi.Error as error:
+            # SQLAlchemy hands on the driver's own error when the connection is lost while its
+            # isolation level is set, or set back.
+            raise DBAPIError.instance(
+                'SET TRANSACTION ISOLATION LEVEL',
+                None,
+                error,
+                dialect.loaded_dbapi.Error,
+                connection_invalidated=dialect.is_disconnect(error, None, None),
+                dialect=dialect,
+            ) from error
 
     def _run(
         self,
@@ -640,23 +692,18 @@ def _attempt(
     finished: int | None,
 ) -> Attempt:
     try:
-        known = State(state)
-    except ValueError:
-        raise StoreError(
-            f'the record of {evolution_id!r} has the state {state!r}',
-            place='the table tgext_evolve_history',
-            remedy=f'Somebody edited it. It must be one of: {", ".join(s.value for s in State)}.',
-        ) from None
-    return Attempt(
-        evolution_id,
-        attempt,
-        token,
-        owner,
-        known,
-        serving,
-        fingerprint,
-        host,
-        pid,
-        started,
-        finished,
-    )
+        return Attempt(
+            text(evolution_id),
+            integer(attempt),
+            integer(token),
+            owner,
+            State(state),
+            serving,
+            fingerprint,
+            host,
+            pid,
+            optional_integer(started),
+            optional_integer(finished),
+        )
+    except UNREADABLE as error:
+        raise edited(f'the record of {evolution_id!r}', error, f'the table {history.name}') from None

@@ -12,10 +12,12 @@ from typing import Any
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.exc import SQLAlchemyError
 
-from ...errors import BrokeTransaction, LeaseLost, StoreAway
+from ...errors import BrokeTransaction, LeaseLost, StoreAway, TimedOut
 from ...history import Attempt
 from ...plan import PlannedEvolution
-from .dialects import MARK, Dialect, Trouble, dialect_for
+from ...points import point
+from .dialects import LIMIT, MARK, Dialect, Trouble, dialect_of_session
+from .limit import TimeLimit
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +26,9 @@ log = logging.getLogger(__name__)
 #: adding and removing them around each run would change lists that other threads iterate over.
 _WORK: dict[int, SessionWork] = {}
 _WATCHED: weakref.WeakSet[Engine] = weakref.WeakSet()
+
+#: Under which key of a connection's ``info`` it stands that an evolution works with it.
+_USED = 'tgext.evolve.used'
 
 
 def watch(registry: Any, engine: Engine, dialect: Dialect) -> None:
@@ -34,12 +39,21 @@ def watch(registry: Any, engine: Engine, dialect: Dialect) -> None:
         _WATCHED.add(engine)
 
         def after_checkin(dbapi_connection: Any, record: Any) -> None:
+            limit = record.info.pop(LIMIT, None)
+            if limit is not None:
+                limit.let_go(dbapi_connection)
+            used = record.info.pop(_USED, False)
             owner = record.info.pop(MARK, None)
-            if owner and dbapi_connection is not None:
-                try:
+            if dbapi_connection is None:
+                return
+            try:
+                if used:
+                    # SQLAlchemy takes a commit that failed for the end of the transaction; SQLite does not.
+                    dbapi_connection.rollback()
+                if owner:
                     dialect.unmark(dbapi_connection, owner)
-                except Exception:  # a driver's own error: the connection is broken
-                    record.invalidate()
+            except Exception:  # a driver's own error: the connection is broken
+                record.invalidate()
 
         event.listen(engine, 'checkin', after_checkin)
 
@@ -58,21 +72,33 @@ class SessionWork:
     :param name: what runs, for messages.
     :param owner: what the session's transactions are marked with, so that a successor can end
         them; None: they are not.
+    :param limit: of its time; None: it may take as long as it wants.
     """
 
-    def __init__(self, registry: Any, dialect: Dialect, place: str, name: str, owner: str | None):
+    def __init__(
+        self,
+        registry: Any,
+        dialect: Dialect,
+        place: str,
+        name: str,
+        owner: str | None,
+        limit: TimeLimit | None = None,
+    ):
         self._registry = registry
         self._dialect = dialect
         self._place = place
         self._name = name
         self._owner = owner
+        self._limit = limit
 
     @contextmanager
     def plain(self, record: Callable[[], bool]) -> Iterator[None]:
         """The evolution commits its own work; what it left open is committed before the record."""
         with self._session_for_work():
-            yield
+            with self._in_time():
+                yield
             self._commit()
+        point('before-record')
         if not record():
             raise LeaseLost('a later holder has marked this attempt')
 
@@ -104,7 +130,8 @@ class SessionWork:
             # ROLLBACK, which may be implicit: MariaDB commits before DDL.
             savepoint = f'tgext_evolve_{attempt.token}_{attempt.attempt}'
             connection.exec_driver_sql(f'SAVEPOINT {savepoint}')
-            yield
+            with self._in_time():
+                yield
             if self._registry() is not session or session.get_transaction() is not root:
                 raise broke('it committed or rolled back its session, or removed it')
             session.flush()
@@ -117,7 +144,9 @@ class SessionWork:
                 raise broke(f'it committed or rolled back{also}') from error
             if not record(connection):
                 raise LeaseLost('a later holder has marked this attempt')
+            point('before-commit')
             self._commit()
+            point('after-commit')
 
     # -- the session
 
@@ -134,7 +163,7 @@ class SessionWork:
             yield
         except BaseException as error:
             self._rollback()
-            if isinstance(error, SQLAlchemyError) and self._dialect.trouble(error) is Trouble.AWAY:
+            if self._is_away(error):
                 # Nobody knows whether a commit got through: the history will tell.
                 raise StoreAway(
                     f'the connection was lost during {self._name!r}',
@@ -146,6 +175,25 @@ class SessionWork:
             del _WORK[thread]
             self._remove()
 
+    def _is_away(self, error: BaseException) -> bool:
+        return isinstance(error, SQLAlchemyError) and self._dialect.trouble(error) is Trouble.AWAY
+
+    @contextmanager
+    def _in_time(self) -> Iterator[None]:
+        """:raises TimedOut: whatever became of it, if statements were cancelled because its time was out."""
+        if self._limit is None or self._registry is None:
+            yield
+            return
+        try:
+            with self._limit:
+                yield
+        except Exception as error:
+            if self._limit.is_out and not isinstance(error, TimedOut) and not self._is_away(error):
+                raise self._limit.error() from error
+            raise
+        if self._limit.is_out:
+            raise self._limit.error()
+
     def begun(self, session: Any, connection: Connection) -> None:
         """For each transaction of this thread's session, also those after a commit of its own."""
         events = _zope_events(session)
@@ -154,7 +202,12 @@ class SessionWork:
             # manager, and the commit becomes a silent rollback.
             with suppress(AssertionError):
                 events.mark_changed(session)
-        if self._owner is not None and connection.engine in _WATCHED:
+        if connection.engine not in _WATCHED:
+            return
+        connection.info[_USED] = True
+        if self._limit is not None:
+            self._limit.hold(connection)
+        if self._owner is not None:
             self._dialect.mark(connection, self._owner)
 
     def _commit(self) -> None:
@@ -198,7 +251,7 @@ def _remove(registry: Any) -> None:
 @contextmanager
 def session_beside(registry: Any, engine: Engine) -> Iterator[None]:
     """Around an evolution whose record is kept in another database: see ``SessionWork.plain``."""
-    dialect = dialect_for(engine.dialect.name, str(engine.url))
+    dialect = dialect_of_session(engine.dialect.name)
     watch(registry, engine, dialect)
     work = SessionWork(registry, dialect, str(engine.url), 'the evolution', None)
     with work.plain(lambda: True):
