@@ -18,9 +18,10 @@ from .errors import (
     StoreError,
     TimedOut,
 )
-from .evolution import Evolution
+from .evolution import BatchedEvolution, Evolution
 
 __all__ = [
+    'BatchedEvolution',
     'Cancelled',
     'Evolution',
     'EvolutionFailed',

@@ -178,7 +178,8 @@ class EvolveComponent(ConfigurationComponent):
             finally:
                 tg.config.pop_thread_config(conf)
 
-        conf[EVOLVER] = Evolver(options, plan, store, around)
+        ini = conf.get('__file__')
+        conf[EVOLVER] = Evolver(options, plan, store, around, f'config:{ini}' if ini else None)
         conf[_DATABASES] = databases
 
     def _look_and_start(self, conf: Any, app: Any) -> Any:

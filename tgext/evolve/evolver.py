@@ -7,13 +7,13 @@ import os
 import random
 import threading
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import replace
 from enum import Enum
 
 from .agenda import Agenda, judge
 from .arrival import Arrival
+from .batches import Around
 from .errors import (
     EvolutionFailed,
     EvolveError,
@@ -23,7 +23,7 @@ from .errors import (
 )
 from .events import Event, Listeners, What
 from .gate import Gate, Progress, Reason, Serving, Verdict
-from .history import Attempt, History
+from .history import Attempt, History, State
 from .lease import Lease
 from .leaving import leave_at_exit
 from .options import Options
@@ -63,6 +63,7 @@ class Evolver:
     """Finds out what is pending, runs it or waits for who does, and moves the gate.
 
     :param around: entered around each evolution; the glue gives the thread its configuration.
+    :param application: how another process makes the application, for partitions that it works on.
     """
 
     def __init__(
@@ -70,7 +71,8 @@ class Evolver:
         options: Options,
         plan: Plan,
         store: Store,
-        around: Callable[[], AbstractContextManager[object]] = nullcontext,
+        around: Around = nullcontext,
+        application: str | None = None,
     ):
         self.options = options
         self.plan = plan
@@ -79,7 +81,8 @@ class Evolver:
         #: Told what happens in this process, see :class:`tgext.evolve.events.Event`.
         self.listeners = Listeners()
         self.listeners.add(self._heard)
-        self._around = around
+        self.around = around
+        self._application = application
         self._policy = RetryPolicy(options.max_attempts, options.retry_delay)
         self._arrival = Arrival(plan, store, options.namespace)
         self._warned: set[str] = set()
@@ -371,8 +374,12 @@ class Evolver:
         agenda = self._agenda(snapshot.history, snapshot.now)
         verdict = self._judge(snapshot.history, agenda, snapshot.lease)
         if agenda.next is not None and self._may_run(verdict, snapshot):
-            if self._take_and_run(snapshot) is Outcome.IDLE:
+            outcome = self._take_and_run(snapshot)
+            if outcome is Outcome.IDLE:
                 return 0.0
+            if outcome is Outcome.YIELDED:
+                # Whoever asked looks again within its own poll.
+                return max(1.0, 3 * self.options.poll)
         elif self.gate.is_open and not agenda.pending:
             # Between two far looks nothing is held.
             self.store.close()
@@ -392,6 +399,7 @@ class Evolver:
         :param plan: the part of our own that is to be run; None: all of it.
         """
         if snapshot.lease is not None and snapshot.lease.alive and not self._is_mine(snapshot.lease):
+            self._want(snapshot)
             return None
         if not self._may_begin(snapshot):
             return None
@@ -422,6 +430,22 @@ class Evolver:
             point('before-release')
         return outcome
 
+    def _want(self, snapshot: Snapshot) -> None:
+        """Ask the holder for the lease, if it runs what is laxer than what waits here: batches can be left."""
+        lease = snapshot.lease
+        agenda = self._agenda(snapshot.history, snapshot.now)
+        if lease is None or agenda.next is None or self._owner is None:
+            return
+        runs = snapshot.history.latest(lease.report.evolution_id or '')
+        if runs is None or runs.state is not State.RUNNING:
+            return
+        wanted = agenda.next.serving
+        asked = lease.requests.wanted
+        if wanted.rank >= Serving.strictest([runs.serving]).rank:
+            return
+        if asked is None or wanted.rank < Serving.strictest([asked]).rank:
+            self.store.ask(self._owner, wanted=wanted.value)
+
     def _may_begin(self, snapshot: Snapshot) -> bool:
         """When nothing is recorded here: is that because the record stands elsewhere?"""
         obstacle = self._arrival.obstacle(snapshot, had_history=self._had_history)
@@ -443,7 +467,8 @@ class Evolver:
             plan=plan,
             store=self.store,
             policy=self._policy,
-            around=self._around,
+            around=self.around,
+            application=self._application,
             leaving=self._leaving,
             announce=self.options.watch,
             changed=self._judge_snapshot,

@@ -7,18 +7,20 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import nullcontext
 from dataclasses import dataclass
 from enum import Enum
 
 from . import failure
 from .agenda import Agenda
-from .errors import Cancelled, CancelledByHand, LeaseLost, StoreAway, StoreBusy, TimedOut
+from .batches import Around
+from .errors import Cancelled, CancelledByHand, LeaseLost, Paused, StoreAway, StoreBusy, TimedOut, Yielded
 from .events import Event, Listener, What
 from .evolution import running
 from .gate import Progress, Serving
 from .history import Attempt, History, State
 from .lease import Lease
+from .partitions import Conductor, Sum
 from .plan import Plan, PlannedEvolution
 from .points import point
 from .policy import RetryPolicy
@@ -39,6 +41,8 @@ class Outcome(Enum):
     LEAVING = 'leaving'
     #: A person asked that nothing begins.
     PAUSED = 'paused'
+    #: A process that waits for something stricter gets the lease.
+    YIELDED = 'yielded'
 
 
 @dataclass
@@ -50,17 +54,19 @@ class Runner:
     :param announce: seconds for which an evolution that keeps users out is announced to older
         processes before it starts; 0: not at all.
     :param changed: called with each new snapshot of the history, for the gate.
+    :param application: how another process makes the application, for partitions that it works on.
     :param notify: told what becomes of each attempt, and of its progress.
     """
 
     plan: Plan
     store: Store
     policy: RetryPolicy
-    around: Callable[[], AbstractContextManager[object]]
+    around: Around
     leaving: threading.Event
     announce: float = 0.0
     changed: Callable[[Snapshot], object] = lambda snapshot: None
     notify: Listener = lambda event: None
+    application: str | None = None
     _announced: bool = False
 
     def run(self, lease: Lease) -> Outcome:
@@ -82,6 +88,9 @@ class Runner:
                 if snapshot.lease is not None and snapshot.lease.requests.paused is not None:
                     return Outcome.PAUSED
                 self._attempt(lease, agenda.next, snapshot.history)
+        except Yielded as yielded:
+            log.info('[%s] %s', self.store.namespace, yielded)
+            return Outcome.YIELDED
         except LeaseLost as lost:
             log.warning('[%s] %s; this process goes on as a waiter', self.store.namespace, lost)
             return Outcome.LOST
@@ -119,7 +128,7 @@ class Runner:
         # Only a renewal after the row is there proves that every later holder will mark it.
         lease.report(Report(evolution_id=planned.id, since=attempt.started))
         lease.renew()
-        run = _Run(lease, planned, attempt, self.leaving, self.notify)
+        run = _Run(self, lease, planned, attempt)
         started = run.event(What.STARTED)
         log.info(
             '[%s] %r starts (attempt %d, token %d)',
@@ -137,7 +146,9 @@ class Runner:
             with self.store.work(attempt, planned):
                 began = True
                 point('before-evolve')
-                with self.around(), running(run), ends_in_a_fork():
+                # What is batched enters it around each batch, whose checkpoint is saved after it.
+                around = nullcontext if planned.batched else self.around
+                with around(), running(run), ends_in_a_fork():
                     planned.evolution.evolve()
                 point('after-evolve')
                 lease.check()
@@ -154,6 +165,8 @@ class Runner:
             self.notify(event)
         except Cancelled as cancelled:
             self._interrupted(run, began, str(cancelled))
+            if isinstance(cancelled, Yielded):
+                raise
         except KeyboardInterrupt:
             if threading.current_thread() is threading.main_thread():
                 self._interrupted(run, True, 'interrupted by Ctrl-C')
@@ -220,20 +233,14 @@ class Runner:
 class _Run:
     """What ``self.progress()`` of the evolution that runs talks to."""
 
-    def __init__(
-        self,
-        lease: Lease,
-        planned: PlannedEvolution,
-        attempt: Attempt,
-        leaving: threading.Event,
-        notify: Listener,
-    ):
-        self.started = time.monotonic()
+    def __init__(self, runner: Runner, lease: Lease, planned: PlannedEvolution, attempt: Attempt):
+        self.started = self._begun = time.monotonic()
         self.attempt = attempt
+        self._runner = runner
         self._lease = lease
         self._planned = planned
-        self._leaving = leaving
-        self._notify = notify
+        self._leaving = runner.leaving
+        self._notify = runner.notify
         self._pid = os.getpid()
 
     def event(self, what: What, error: BaseException | None = None, progress: Progress | None = None) -> Event:
@@ -251,6 +258,44 @@ class _Run:
     def progress(self, done: float, total: float | None, message: str | None) -> None:
         if os.getpid() != self._pid:
             return  # a child that the evolution forked: its copy of the lease is not renewed
+        self._check()
+        elapsed = time.monotonic() - self.started
+        self._tell(
+            Progress(
+                done=float(done),
+                total=None if total is None else float(total),
+                message=None if message is None else failure.clean(str(message))[:255],
+                elapsed=elapsed,
+            ),
+            since=self.attempt.started,
+        )
+
+    def batches(self) -> None:
+        Conductor(
+            self._lease.store,
+            self._planned,
+            self.attempt,
+            self._runner.around,
+            self._between,
+            self._leaving.wait,
+            self._runner.application,
+        ).run()
+
+    def _between(self, so_far: Sum) -> None:
+        """Between two batches: tell how far it is, and stop where somebody asked for it."""
+        self._check()
+        asked = self._lease.requests
+        if asked.paused is not None:
+            raise Paused('a person paused it')
+        if asked.wanted is not None and Serving.strictest([asked.wanted]).rank < self._planned.serving.rank:
+            raise Yielded('another process waits for the lease, for what keeps users out')
+        # Estimates are about all attempts together.
+        began = None
+        if self.attempt.started is not None:
+            began = self.attempt.started + round((time.monotonic() - self._begun - so_far.seconds) * 1000)
+        self._tell(Progress(float(so_far.done), so_far.total, elapsed=so_far.seconds), since=began)
+
+    def _check(self) -> None:
         self._lease.check()
         if self._leaving.is_set():
             raise Cancelled('the process is leaving')
@@ -263,11 +308,7 @@ class _Run:
                 place=self._planned.origin,
                 remedy='Make it faster, or give it a longer timeout.',
             )
-        now = Progress(
-            done=float(done),
-            total=None if total is None else float(total),
-            message=None if message is None else failure.clean(str(message))[:255],
-            elapsed=time.monotonic() - self.started,
-        )
-        self._notify(self.event(What.PROGRESS, progress=now))
-        self._lease.report(Report(self._planned.id, now.done, now.total, now.message, self.attempt.started))
+
+    def _tell(self, progress: Progress, since: int | None) -> None:
+        self._notify(self.event(What.PROGRESS, progress=progress))
+        self._lease.report(Report(self._planned.id, progress.done, progress.total, progress.message, since))

@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.exc import SQLAlchemyError
 
-from ...errors import BrokeTransaction, LeaseLost, StoreAway
+from ...errors import BrokeTransaction, ItemFailed, LeaseLost, StoreAway
 from ...history import Attempt
 from ...plan import PlannedEvolution
 from .dialects import MARK, Dialect, Trouble, dialect_for
@@ -134,7 +134,8 @@ class SessionWork:
             yield
         except BaseException as error:
             self._rollback()
-            if isinstance(error, SQLAlchemyError) and self._dialect.trouble(error) is Trouble.AWAY:
+            cause = error.__cause__ if isinstance(error, ItemFailed) else error
+            if isinstance(cause, SQLAlchemyError) and self._dialect.trouble(cause) is Trouble.AWAY:
                 # Nobody knows whether a commit got through: the history will tell.
                 raise StoreAway(
                     f'the connection was lost during {self._name!r}',
