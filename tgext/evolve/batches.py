@@ -11,7 +11,7 @@ from typing import Any
 
 from . import keys
 from .errors import Endless, ItemFailed, StoreBusy
-from .evolution import BatchedEvolution, Unprocessed
+from .evolution import BatchedEvolution, Unprocessed, writing_to
 from .history import Attempt
 from .plan import PlannedEvolution
 from .points import point
@@ -38,7 +38,10 @@ def items_of(store: Store, evolution: BatchedEvolution) -> Items:
 
 
 class _Own:
-    """The items of an evolution that fetches them itself."""
+    """The items of an evolution that fetches them itself, from wherever."""
+
+    def where(self) -> Any:
+        return None
 
     def __init__(self, evolution: BatchedEvolution):
         self._evolution = evolution
@@ -155,7 +158,8 @@ class Batches:
         # Before its key is changed by what is done with it.
         last = keys.dumps(self._items.key(items[-1]))
         try:
-            self._evolution.process_batch(items)
+            with writing_to(self._items.where()):
+                self._evolution.process_batch(items)
         except Unprocessed as unprocessed:
             cause = unprocessed.__cause__
             assert isinstance(cause, Exception)

@@ -21,6 +21,8 @@ class Run(Protocol):
 
 _current_run: ContextVar[Run | None] = ContextVar('tgext.evolve.run', default=None)
 
+_batch_place: ContextVar[Any] = ContextVar('tgext.evolve.batch', default=None)
+
 
 class Evolution:
     """One change to the data (or to anything else), with a stable id.
@@ -139,6 +141,21 @@ class BatchedEvolution(Evolution):
     #: A batch is saved or not: what raised may run again by itself.
     rerunnable: bool | None = True
 
+    @property
+    def session(self) -> Any:
+        """What the batch that is processed now belongs to: a session of SQLAlchemy, or a database of pymongo.
+
+        :raises NotRunning: while no batch is processed.
+        """
+        place = _batch_place.get()
+        if place is None:
+            raise NotRunning(
+                f'{type(self).__qualname__} processes no batch now',
+                place=f'{type(self).__module__}.{type(self).__qualname__}.session',
+                remedy='Use it in process() or process_batch() only, of an evolution that says items = ...',
+            )
+        return place
+
     def process(self, item: Any) -> None:
         """Do the change to one item. Neither commit nor roll back."""
         raise NotImplementedError(f'{type(self).__qualname__} has neither process() nor process_batch()')
@@ -189,6 +206,16 @@ class BatchedEvolution(Evolution):
                 remedy='For a try: tgext.evolve.dry_run(conf, id) processes one batch and rolls it back.',
             )
         run.batches()
+
+
+@contextmanager
+def writing_to(place: Any) -> Iterator[None]:
+    """Make ``place`` the ``session`` of the batched evolution that this context runs."""
+    token = _batch_place.set(place)
+    try:
+        yield
+    finally:
+        _batch_place.reset(token)
 
 
 class Unprocessed(Exception):

@@ -13,10 +13,11 @@ from enum import Enum
 
 from .agenda import Agenda, judge
 from .arrival import Arrival
-from .batches import Around
+from .batches import Around, Batches, count
 from .errors import (
     EvolutionFailed,
     EvolveError,
+    PlanError,
     StoreAway,
     StoreBusy,
     StoreError,
@@ -28,12 +29,12 @@ from .lease import Lease
 from .leaving import leave_at_exit
 from .options import Options
 from .overview import Overview
-from .plan import Plan
+from .plan import Plan, PlannedEvolution
 from .points import point
 from .policy import RetryPolicy
 from .processes import forget_after_fork, threads_run
 from .runner import Outcome, Runner
-from .stores.base import LeaseRow, Owner, Snapshot, Store
+from .stores.base import Checkpoint, LeaseRow, Owner, Snapshot, Store
 
 log = logging.getLogger(__name__)
 
@@ -167,6 +168,43 @@ class Evolver:
         agenda = self._agenda(snapshot.history, snapshot.now)
         verdict = self._verdict(snapshot.history, agenda, snapshot.lease)
         return Overview.of(self.plan, snapshot, agenda, verdict, self._policy)
+
+    def count(self, id: str) -> int | None:
+        """How many items of a batched evolution are left to be processed; None where that cannot be told.
+
+        :raises PlanError: when there is no such evolution.
+        """
+        planned = self._find(id)
+        if not planned.batched:
+            counts = getattr(planned.evolution, 'count', None)
+            return counts() if callable(counts) else None
+        with self.around():
+            return count(self.store, planned.evolution)
+
+    def dry_run(self, id: str) -> int:
+        """Process one batch of a batched evolution and roll it back; how many items it had.
+
+        :raises PlanError: when there is no such evolution, or it is not batched, or nothing can be rolled back here.
+        """
+        planned = self._find(id)
+        refusal = self.store.refuses(planned)
+        if not planned.batched or refusal is not None:
+            raise PlanError(
+                f'{id!r} cannot be tried: {refusal or "it is not batched"}',
+                place=planned.origin,
+                remedy='Only batches in a transaction can be processed and rolled back.',
+            )
+        known = (
+            [each for each in self.store.checkpoints(id) if not each.finished] if self.store.snapshot().lease else []
+        )
+        nobody = Attempt(id, 0, 0, 'dry run', State.RUNNING)
+        return Batches(self.store, planned, nobody, self.around).try_one(known[0] if known else Checkpoint(0))
+
+    def _find(self, id: str) -> PlannedEvolution:
+        planned = self.plan.find(id)
+        if planned is None:
+            raise PlanError(f'there is no evolution {id!r}', place='the plan', remedy='Use an id of the plan.')
+        return planned
 
     def _message_of(self, down: Attempt) -> str:
         """What the person who closed the gate wants the public to read; asked for once."""

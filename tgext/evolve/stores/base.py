@@ -157,6 +157,9 @@ class Predecessor:
 class Items(Protocol):
     """Reads the items of a batched evolution in the order of their keys."""
 
+    def where(self) -> Any:
+        """Where a batch is to write: a session on SQL, a database of pymongo on MongoDB; None: not known."""
+
     def fetch(self, after: Any, until: Any, limit: int) -> list[Any]:
         """The first ``limit`` items whose keys are greater than ``after`` and not greater than ``until``."""
 

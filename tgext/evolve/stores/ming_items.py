@@ -16,7 +16,7 @@ def items_of(evolution: BatchedEvolution, database: Callable[[], Any]) -> MongoI
     """
     given = evolution.items
     if isinstance(given, str):
-        return CollectionItems(lambda: database()[given], evolution.where)
+        return CollectionItems(database, given, evolution.where)
     if hasattr(given, 'query') and hasattr(given, '__mongometa__'):
         return MappedItems(given, evolution.where)
     kind = type(evolution)
@@ -33,6 +33,9 @@ class MongoItems:
 
     def __init__(self, where: dict[str, Any] | None):
         self._where = where or {}
+
+    def where(self) -> Any:
+        return self._collection().database
 
     def _find(self, where: dict[str, Any]) -> Any:
         raise NotImplementedError
@@ -82,15 +85,19 @@ class MappedItems(MongoItems):
 class CollectionItems(MongoItems):
     """Plain documents; whoever processes them writes by himself."""
 
-    def __init__(self, collection: Callable[[], Any], where: dict[str, Any] | None):
+    def __init__(self, database: Callable[[], Any], name: str, where: dict[str, Any] | None):
         super().__init__(where)
-        self._of = collection
+        self._database = database
+        self._name = name
+
+    def where(self) -> Any:
+        return self._database()
 
     def _collection(self) -> Any:
-        return self._of()
+        return self._database()[self._name]
 
     def _find(self, where: dict[str, Any]) -> Any:
-        return self._of().find(where)
+        return self._collection().find(where)
 
     def key(self, item: Any) -> Any:
         return item['_id']

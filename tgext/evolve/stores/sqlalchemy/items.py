@@ -103,6 +103,9 @@ class SQLItems:
             return lambda item: part(item, only)
         return lambda item: tuple(part(item, name) for name in names)
 
+    def where(self) -> Any:
+        return self._registry()
+
     def key(self, item: Any) -> Any:
         return self._key_of(item)
 
