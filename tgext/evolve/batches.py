@@ -93,6 +93,7 @@ class Batches:
         if self._passes is None and self._evolution.where is None:
             self._passes = 1  # without a filter, nothing ever leaves it
         self._first: set[str] = set()
+        self._measured: float | None = None
 
     def run(self, checkpoint: Checkpoint, between: Callable[[Checkpoint], object]) -> Checkpoint:
         """Until this partition is finished.
@@ -128,6 +129,8 @@ class Batches:
 
     def _batch(self, before: Checkpoint) -> Checkpoint:
         size = self._size
+        # From one measurement to the next: commits and pauses belong to what a batch takes.
+        since = self._measured or time.monotonic()
         for left in reversed(range(_TRIES)):
             began = time.monotonic()
             try:
@@ -135,13 +138,14 @@ class Batches:
                     with self._around():
                         items, last = self._work(before, size)
                     point('before-batch-commit')
-                    after = self._moved(before, len(items), last, size, time.monotonic() - began)
+                    after = self._moved(before, len(items), last, size, (now := time.monotonic()) - since)
                     batch.checkpoint = after
             except StoreBusy:
                 if not left:
                     raise
                 self._rest(random.uniform(0.5, 1.0) * min(0.02 * 2 ** (_TRIES - left), _LONGEST_PAUSE))
             else:
+                self._measured = now
                 if len(items) == size:
                     self._adapt(time.monotonic() - began)
                 return after

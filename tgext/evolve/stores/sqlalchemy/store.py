@@ -561,7 +561,12 @@ class SQLAlchemyStore(Store):
     # -- batches
 
     def checkpoints(self, evolution_id: str) -> list[Checkpoint]:
-        return self._run(lambda connection: self._checkpoints(connection, evolution_id))
+        try:
+            return self._run(lambda connection: self._checkpoints(connection, evolution_id))
+        except StoreError as error:
+            if self._is_missing_table(error):
+                return []
+            raise
 
     def _checkpoints(self, connection: Connection, evolution_id: str) -> list[Checkpoint]:
         rows = connection.execute(
