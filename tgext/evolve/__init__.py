@@ -18,9 +18,10 @@ from .errors import (
     StoreError,
     TimedOut,
 )
-from .evolution import Evolution
+from .evolution import BatchedEvolution, Evolution
 
 __all__ = [
+    'BatchedEvolution',
     'Cancelled',
     'Evolution',
     'EvolutionFailed',
@@ -36,6 +37,7 @@ __all__ = [
     'cancel',
     'claim',
     'down',
+    'dry_run',
     'is_open',
     'listen',
     'pause',
@@ -131,12 +133,24 @@ def unstamp(conf: Any, ids: Collection[str]) -> list[str]:
     return _record(conf, lambda records: records.unstamp(ids), [])
 
 
-def retry(conf: Any, ids: Collection[str]) -> int:
+def retry(conf: Any, ids: Collection[str], *, restart: bool = False) -> int:
     """Evolutions that failed, were cancelled or interrupted too often may run again at once.
 
+    :param restart: batched evolutions begin anew, instead of where they stopped.
     :returns: how many attempts no longer count.
     """
-    return _record(conf, lambda records: records.retry(ids), 0)
+    return _record(conf, lambda records: records.retry(ids, restart=restart), 0)
+
+
+def dry_run(conf: Any, id: str) -> int:
+    """Process one batch of a batched evolution and roll it back, to see whether it works.
+
+    :returns: how many items it had.
+    :raises PlanError: when there is no such evolution, or nothing can be rolled back here (MongoDB).
+    :raises ItemFailed: an item raised.
+    """
+    evolver = _evolver(conf)
+    return 0 if evolver is None else evolver.dry_run(id)
 
 
 def pause(conf: Any) -> None:

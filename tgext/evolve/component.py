@@ -214,7 +214,8 @@ class EvolveComponent(ConfigurationComponent):
             finally:
                 tg.config.pop_thread_config(conf)
 
-        conf[EVOLVER] = evolver = Evolver(options, plan, store, around)
+        ini = conf.get('__file__')
+        conf[EVOLVER] = evolver = Evolver(options, plan, store, around, f'config:{ini}' if ini else None)
         evolver.listeners.add(Hooks(conf, conf.get(LISTENERS, ()), databases.abandon))
         evolver.listeners.add(ErrorReports(conf))
         conf[_DATABASES] = databases

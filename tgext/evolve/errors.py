@@ -63,6 +63,22 @@ class TimedOut(EvolveError):
         )
 
 
+class ItemFailed(EvolveError):
+    """One item of a batched evolution raised: the cause says what."""
+
+
+class NotRunning(EvolveError):
+    """A batched evolution was called without a runner."""
+
+
+class Endless(EvolveError):
+    """A batched evolution finds the same items again in each pass."""
+
+
+class WorkerFailed(EvolveError):
+    """What runs a partition in another process cannot do it."""
+
+
 class StoreError(EvolveError):
     """The database refused what tgext.evolve needs: rights, a broken table, a full disk."""
 
@@ -97,6 +113,14 @@ class LeaseLost(Stop):
 
 class Cancelled(Stop):
     """A person cancelled the evolution, or the process that runs it is leaving."""
+
+
+class Paused(Cancelled):
+    """A person asked that nothing goes on."""
+
+
+class Yielded(Cancelled):
+    """A process that waits for something stricter asked for the lease."""
 
 
 class CancelledByHand(Cancelled):

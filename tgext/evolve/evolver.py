@@ -7,33 +7,34 @@ import os
 import random
 import threading
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import replace
 from enum import Enum
 
 from .agenda import Agenda, judge
 from .arrival import Arrival
+from .batches import Around, Batches, count
 from .errors import (
     EvolutionFailed,
     EvolveError,
+    PlanError,
     StoreAway,
     StoreBusy,
     StoreError,
 )
 from .events import Event, Listeners, What, fields
 from .gate import Gate, Progress, Reason, Serving, Verdict
-from .history import Attempt, History
+from .history import Attempt, History, State
 from .lease import Lease
 from .leaving import leave_at_exit
 from .options import Options
 from .overview import Overview
-from .plan import Plan
+from .plan import Plan, PlannedEvolution
 from .points import point
 from .policy import RetryPolicy
 from .processes import forget_after_fork, threads_run
 from .runner import Outcome, Runner
-from .stores.base import LeaseRow, Owner, Snapshot, Store
+from .stores.base import Checkpoint, LeaseRow, Owner, Snapshot, Store
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +67,7 @@ class Evolver:
     """Finds out what is pending, runs it or waits for who does, and moves the gate.
 
     :param around: entered around each evolution; the glue gives the thread its configuration.
+    :param application: how another process makes the application, for partitions that it works on.
     """
 
     def __init__(
@@ -73,7 +75,8 @@ class Evolver:
         options: Options,
         plan: Plan,
         store: Store,
-        around: Callable[[], AbstractContextManager[object]] = nullcontext,
+        around: Around = nullcontext,
+        application: str | None = None,
     ):
         self.options = options
         self.plan = plan
@@ -81,7 +84,8 @@ class Evolver:
         self.gate = Gate()
         #: Told what happens in this process, see :class:`tgext.evolve.events.Event`.
         self.listeners = Listeners()
-        self._around = around
+        self.around = around
+        self._application = application
         self._policy = RetryPolicy(options.max_attempts, options.retry_delay)
         self._arrival = Arrival(plan, store, options.namespace)
         self._warned: set[str] = set()
@@ -175,6 +179,41 @@ class Evolver:
             if not self._watches():
                 self.store.close()
         return Overview.of(self.plan, snapshot, agenda, verdict, self._policy)
+
+    def count(self, id: str) -> int | None:
+        """How many items of a batched evolution are left to be processed; None where that cannot be told.
+
+        :raises PlanError: when there is no such evolution.
+        """
+        planned = self._find(id)
+        if not planned.batched:
+            counts = getattr(planned.evolution, 'count', None)
+            return counts() if callable(counts) else None
+        with self.around():
+            return count(self.store, planned.evolution)
+
+    def dry_run(self, id: str) -> int:
+        """Process one batch of a batched evolution and roll it back; how many items it had.
+
+        :raises PlanError: when there is no such evolution, or it is not batched, or nothing can be rolled back here.
+        """
+        planned = self._find(id)
+        refusal = self.store.refuses(planned)
+        if not planned.batched or refusal is not None:
+            raise PlanError(
+                f'{id!r} cannot be tried: {refusal or "it is not batched"}',
+                place=planned.origin,
+                remedy='Only batches in a transaction can be processed and rolled back.',
+            )
+        known = [each for each in self.store.checkpoints(id) if not each.finished]
+        nobody = Attempt(id, 0, 0, 'dry run', State.RUNNING)
+        return Batches(self.store, planned, nobody, self.around).try_one(known[0] if known else Checkpoint(0))
+
+    def _find(self, id: str) -> PlannedEvolution:
+        planned = self.plan.find(id)
+        if planned is None:
+            raise PlanError(f'there is no evolution {id!r}', place='the plan', remedy='Use an id of the plan.')
+        return planned
 
     def _message_of(self, down: Attempt) -> str:
         """What the person who closed the gate wants the public to read; asked for once."""
@@ -398,8 +437,12 @@ class Evolver:
         agenda = self._agenda(snapshot.history, snapshot.now)
         verdict = self._judge(snapshot.history, agenda, snapshot.lease)
         if agenda.next is not None and self._may_run(verdict, snapshot):
-            if self._take_and_run(snapshot) is Outcome.IDLE:
+            outcome = self._take_and_run(snapshot)
+            if outcome is Outcome.IDLE:
                 return 0.0
+            if outcome is Outcome.YIELDED:
+                # Whoever asked looks again within its own poll.
+                return max(1.0, 3 * self.options.poll)
         elif self.gate.is_open and not agenda.pending:
             # Between two far looks nothing is held.
             self.store.close()
@@ -420,6 +463,7 @@ class Evolver:
         :param plan: the part of our own that is to be run; None: all of it.
         """
         if snapshot.lease is not None and snapshot.lease.alive and not self._is_mine(snapshot.lease):
+            self._want(snapshot)
             return None
         if not self._may_begin(snapshot):
             return None
@@ -451,6 +495,22 @@ class Evolver:
         point('after-release')
         return outcome
 
+    def _want(self, snapshot: Snapshot) -> None:
+        """Ask the holder for the lease, if it runs what is laxer than what waits here: batches can be left."""
+        lease = snapshot.lease
+        agenda = self._agenda(snapshot.history, snapshot.now)
+        if lease is None or agenda.next is None or self._owner is None:
+            return
+        runs = snapshot.history.latest(lease.report.evolution_id or '')
+        if runs is None or runs.state is not State.RUNNING:
+            return
+        wanted = agenda.next.serving
+        asked = lease.requests.wanted
+        if wanted.rank >= Serving.strictest([runs.serving]).rank:
+            return
+        if asked is None or wanted.rank < Serving.strictest([asked]).rank:
+            self.store.ask(self._owner, wanted=wanted.value)
+
     def _may_begin(self, snapshot: Snapshot) -> bool:
         """When nothing is recorded here: is that because the record stands elsewhere?"""
         obstacle = self._arrival.obstacle(snapshot, had_history=self._had_history)
@@ -472,7 +532,8 @@ class Evolver:
             plan=plan,
             store=self.store,
             policy=self._policy,
-            around=self._around,
+            around=self.around,
+            application=self._application,
             leaving=self._leaving,
             announce=self.options.watch,
             changed=self._judge_snapshot,

@@ -35,7 +35,8 @@ class Attempt:
 
     ``started`` and ``finished`` are milliseconds since 1970 by the database's clock. An
     interrupted attempt without ``finished`` belongs to a process that was killed or deposed; one
-    with it, to a process that left in good order.
+    with it, to a process that left in good order. ``reached`` is how many items the evolution had
+    processed in all when an attempt that was not its last one ended.
     """
 
     evolution_id: str
@@ -50,6 +51,7 @@ class Attempt:
     started: int | None = None
     finished: int | None = None
     error: str | None = None
+    reached: int | None = None
 
     @property
     def order(self) -> tuple[int, int]:

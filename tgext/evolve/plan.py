@@ -15,7 +15,7 @@ from pathlib import PurePath
 from typing import Any
 
 from .errors import PlanError
-from .evolution import Evolution
+from .evolution import BatchedEvolution, Evolution
 from .gate import Serving
 from .history import History
 
@@ -41,6 +41,7 @@ class PlannedEvolution:
     timeout: float | None = None
     description: str = ''
     listed: bool = False
+    batched: bool = False
 
     @cached_property
     def fingerprint(self) -> str:
@@ -88,6 +89,9 @@ def planned(evolution: Any, *, listed: bool = False) -> PlannedEvolution:
     timeout = attribute('timeout')
     if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout > 0):
         raise wrong(f'evolution {id!r} has timeout = {timeout!r}', 'Use a positive number of seconds, or None.')
+    batched = isinstance(evolution, BatchedEvolution)
+    if batched:
+        _check_batches(evolution, id, wrong)
     return PlannedEvolution(
         id=id,
         evolution=evolution,
@@ -100,7 +104,41 @@ def planned(evolution: Any, *, listed: bool = False) -> PlannedEvolution:
         timeout=timeout,
         description=str(attribute('description') or ''),
         listed=listed,
+        batched=batched,
     )
+
+
+def _check_batches(evolution: BatchedEvolution, id: str, wrong: _Wrong) -> None:
+    def check(name: str, good: Callable[[Any], bool], expected: str) -> None:
+        value = getattr(evolution, name)
+        if not good(value):
+            raise wrong(f'evolution {id!r} has {name} = {value!r}', f'Use {expected}.')
+
+    def is_count(value: Any) -> bool:
+        return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+    def is_seconds(value: Any) -> bool:
+        return isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
+
+    for name in ('batch_size', 'largest_batch', 'partitions'):
+        check(name, is_count, 'a whole number, at least 1')
+    check('passes', lambda value: value is None or is_count(value), 'a whole number, at least 1, or None')
+    check('pause', lambda value: callable(value) or is_seconds(value), 'seconds, or a method that returns them')
+    positive = 'a positive number of seconds, or None'
+    check('batch_seconds', lambda value: value is None or (is_seconds(value) and value > 0), positive)
+    if evolution.transactional:
+        raise wrong(
+            f'evolution {id!r} is batched and says transactional = True',
+            'Leave transactional out: each of its batches is a transaction of its own.',
+        )
+    own_fetch = type(evolution).fetch is not BatchedEvolution.fetch and type(evolution).key is not BatchedEvolution.key
+    if evolution.items is None and not own_fetch:
+        raise wrong(
+            f'evolution {id!r} does not say what its items are', 'Say items = ..., or define fetch() and key().'
+        )
+    kind = type(evolution)
+    if kind.process is BatchedEvolution.process and kind.process_batch is BatchedEvolution.process_batch:
+        raise wrong(f'evolution {id!r} does nothing with its items', 'Define process() or process_batch().')
 
 
 def _id(value: Any, name: str, wrong: _Wrong) -> str:

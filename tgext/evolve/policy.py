@@ -38,6 +38,12 @@ NOW = Decision(Permission.NOW)
 _MOST_DOUBLINGS = 40
 
 
+def _moved(attempt: Attempt, before: Attempt | None) -> bool:
+    """Did a batched evolution get on in this attempt?"""
+    reached = before.reached if before is not None else None
+    return (attempt.reached or 0) > (reached or 0)
+
+
 @dataclass(frozen=True)
 class RetryPolicy:
     """Raised: again by itself only where that is safe. Interrupted: again, but not for ever.
@@ -77,7 +83,11 @@ class RetryPolicy:
                 why='it raised, and only transactional evolutions and those with rerunnable = True '
                 'run again by themselves',
             )
-        failures = sum(attempt.state is State.FAILED for attempt in attempts)
+        failures = 0
+        for attempt, before in zip(attempts, [None, *attempts[:-1]], strict=True):
+            if _moved(attempt, before):
+                failures = 0  # it got on: what failed before has been overcome
+            failures += attempt.state is State.FAILED
         if failures >= self.max_attempts:
             return Decision(Permission.NEVER, why=f'it raised {failures} times')
         delay = self.retry_delay * 2 ** min(failures - 1, _MOST_DOUBLINGS)
@@ -93,8 +103,8 @@ class RetryPolicy:
         if planned.rerunnable is False:
             return Decision(Permission.NEVER, why='it was interrupted, and it says rerunnable = False')
         interruptions = 0
-        for attempt in reversed(attempts):
-            if attempt.state is not State.INTERRUPTED:
+        for attempt, before in zip(reversed(attempts), [*reversed(attempts[:-1]), None], strict=True):
+            if attempt.state is not State.INTERRUPTED or _moved(attempt, before):
                 break
             interruptions += not attempt.left_in_order
         if interruptions >= self.max_attempts:

@@ -76,13 +76,20 @@ class Records:
             self._store.unsettle(lease.grant, wanted)
         return wanted
 
-    def retry(self, ids: Collection[str]) -> int:
-        """What failed or was cancelled may run again at once; how many attempts were forgiven."""
+    def retry(self, ids: Collection[str], *, restart: bool = False) -> int:
+        """What failed or was cancelled may run again at once; how many attempts were forgiven.
+
+        :param restart: batched evolutions begin anew, instead of where they stopped.
+        """
         names: list[str] = []
         for id in self._known(ids, self._store.history()):
             planned = self._plan.find(id)
             names += planned.names if planned is not None else [id]
         self._withdraw_cancel(names)
+        if restart:
+            # Under the lease: nobody works on a batch meanwhile.
+            with self.hold():
+                self._store.forget_checkpoints(names)
         return self._store.forgive(names)
 
     def pause(self) -> None:

@@ -7,18 +7,20 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from enum import Enum
 
 from . import failure
 from .agenda import Agenda
-from .errors import Cancelled, CancelledByHand, LeaseLost, StoreAway, StoreBusy, TimedOut
+from .batches import Around
+from .errors import Cancelled, CancelledByHand, LeaseLost, Paused, StoreAway, StoreBusy, TimedOut, Yielded
 from .events import Event, Listener, What, fields
 from .evolution import running
 from .gate import Progress, Serving
 from .history import Attempt, History, State
 from .lease import Lease
+from .partitions import Conductor, Sum
 from .plan import Plan, PlannedEvolution
 from .points import point
 from .policy import Permission, RetryPolicy
@@ -45,6 +47,8 @@ class Outcome(Enum):
     LEAVING = 'leaving'
     #: A person asked that nothing begins.
     PAUSED = 'paused'
+    #: A process that waits for something stricter gets the lease.
+    YIELDED = 'yielded'
 
 
 @dataclass
@@ -56,6 +60,7 @@ class Runner:
     :param announce: seconds for which an evolution that keeps users out is announced to older
         processes before it starts; 0: not at all.
     :param changed: called with each new snapshot of the history, for the gate.
+    :param application: how another process makes the application, for partitions that it works on.
     :param notify: told what becomes of each attempt, and of its progress: the former when it is
         recorded and nothing is open on the database, the latter in a thread of its own.
     :param show: called with each new progress at once, in the thread of the evolution; it must be quick.
@@ -64,12 +69,13 @@ class Runner:
     plan: Plan
     store: Store
     policy: RetryPolicy
-    around: Callable[[], AbstractContextManager[object]]
+    around: Around
     leaving: threading.Event
     announce: float = 0.0
     changed: Callable[[Snapshot], object] = lambda snapshot: None
     notify: Listener = lambda event: None
     show: Callable[[Progress], object] = lambda progress: None
+    application: str | None = None
     _announced: bool = False
 
     def run(self, lease: Lease) -> Outcome:
@@ -95,6 +101,9 @@ class Runner:
                 if snapshot.lease is not None and snapshot.lease.requests.paused is not None:
                     return Outcome.PAUSED
                 self._attempt(lease, agenda.next, snapshot.history)
+        except Yielded as yielded:
+            log.info('[%s] %s', self.store.namespace, yielded)
+            return Outcome.YIELDED
         except LeaseLost as lost:
             log.warning(
                 '[%s] %s; this process goes on as a waiter',
@@ -166,7 +175,7 @@ class Runner:
             # The row may be younger than the later holder's marking: nobody would mark it any more.
             self.store.withdraw(attempt)
             raise
-        run = _Run(lease, planned, attempt, self.leaving, self.notify, self.show)
+        run = _Run(self, lease, planned, attempt)
         started = run.event(What.STARTED)
         log.info(
             '[%s] %r starts (attempt %d, token %d)',
@@ -185,7 +194,9 @@ class Runner:
                 with self.store.work(attempt, planned):
                     began = True
                     point('before-evolve')
-                    with self.around(), running(run), ends_in_a_fork():
+                    # What is batched enters it around each batch, whose checkpoint is saved after it.
+                    around = nullcontext if planned.batched else self.around
+                    with around(), running(run), ends_in_a_fork():
                         planned.evolution.evolve()
                     point('after-evolve')
                     lease.check()
@@ -208,6 +219,8 @@ class Runner:
                 self._failed(run, cancelled, history)
             else:
                 self._interrupted(run, began, str(cancelled))
+                if isinstance(cancelled, Yielded):
+                    raise
         except KeyboardInterrupt:
             if threading.current_thread() is threading.main_thread():
                 self._interrupted(run, True, 'interrupted by Ctrl-C')
@@ -293,23 +306,18 @@ class _Run:
     who listen are called in another thread, where the evolution's transaction is not open.
     """
 
-    def __init__(
-        self,
-        lease: Lease,
-        planned: PlannedEvolution,
-        attempt: Attempt,
-        leaving: threading.Event,
-        notify: Listener,
-        show: Callable[[Progress], object],
-    ):
+    def __init__(self, runner: Runner, lease: Lease, planned: PlannedEvolution, attempt: Attempt):
         self.started = time.monotonic()
         self.attempt = attempt
         self.planned = planned
         self._names = frozenset(planned.names)
+        self._runner = runner
         self._lease = lease
-        self._leaving = leaving
-        self._notify = notify
-        self._show = show
+        self._leaving = runner.leaving
+        self._notify = runner.notify
+        self._show = runner.show
+        # What earlier attempts at a batched evolution took, in seconds: estimates are about all of them.
+        self._before: float | None = None
         self._pid = os.getpid()
         self._threads = lease.store.threads and threads_run()
         self._reported: tuple[float, float | None, str | None] | None = None
@@ -343,6 +351,33 @@ class _Run:
     def progress(self, done: float, total: float | None, message: str | None) -> None:
         if os.getpid() != self._pid:
             return  # a child that the evolution forked: its copy of the lease is not renewed
+        self._check()
+        self._note(done, total, message)
+
+    def batches(self) -> None:
+        Conductor(
+            self._lease.store,
+            self.planned,
+            self.attempt,
+            self._runner.around,
+            self._between,
+            self._leaving.wait,
+            self._runner.application,
+        ).run()
+
+    def _between(self, so_far: Sum) -> None:
+        """Between two batches: tell how far it is, and stop where somebody asked for it."""
+        self._check()
+        asked = self._lease.requests
+        if asked.paused is not None:
+            raise Paused('a person paused it')
+        if asked.wanted is not None and Serving.strictest([asked.wanted]).rank < self.planned.serving.rank:
+            raise Yielded('another process waits for the lease, for what keeps users out')
+        if self._before is None:
+            self._before = so_far.seconds
+        self._note(so_far.done, so_far.total, None)
+
+    def _check(self) -> None:
         self._lease.check()
         if self._leaving.is_set():
             raise Cancelled('the process is leaving')
@@ -352,6 +387,9 @@ class _Run:
         limit = self.planned.timeout
         if limit is not None and now - self.started > limit:
             raise TimedOut.of(self.planned.id, limit, self.planned.origin)
+
+    def _note(self, done: float, total: float | None, message: str | None) -> None:
+        now = time.monotonic()
         self._reported = (
             float(done),
             None if total is None else float(total),
@@ -374,7 +412,7 @@ class _Run:
             done=done,
             total=total,
             message=None if message is None else failure.clean(message)[:255],
-            elapsed=time.monotonic() - self.started,
+            elapsed=time.monotonic() - self.started + (self._before or 0.0),
         )
 
     def _tell(self) -> bool:
@@ -384,7 +422,10 @@ class _Run:
             if now is None or self._ended.is_set():
                 return False
             self._show(now)
-            self._lease.report(Report(self.planned.id, now.done, now.total, now.message, self.attempt.started))
+            since = self.attempt.started
+            if since is not None:
+                since -= round((self._before or 0.0) * 1000)
+            self._lease.report(Report(self.planned.id, now.done, now.total, now.message, since))
             return True
 
     def _tell_on(self) -> None:

@@ -7,16 +7,17 @@ import socket
 import time
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Collection
-from contextlib import AbstractContextManager
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
+from typing import Any, Protocol
 
 from .. import failure
-from ..errors import StoreAway, StoreError
+from ..errors import LeaseLost, StoreAway, StoreError
 from ..history import Attempt, History, State
 from ..plan import PlannedEvolution
+from ..points import point
 
 #: How far the clock may be behind the lease without having jumped back, in milliseconds. A
 #: statement's clock stands still from its start on (MariaDB), and may see a row written after it.
@@ -98,10 +99,13 @@ class Requests:
 
     :param paused: since when nothing may begin, and a batched evolution stops after its batch (milliseconds).
     :param cancel: the evolution that is to end at its next report.
+    :param wanted: a process that waits for something stricter wants the lease: what may be served
+        until that is done.
     """
 
     paused: int | None = None
     cancel: str | None = None
+    wanted: str | None = None
 
 
 @dataclass(frozen=True)
@@ -136,6 +140,42 @@ class Snapshot:
     now: int
 
 
+@dataclass(frozen=True)
+class Checkpoint:
+    """How far a batched evolution is in one partition of its items.
+
+    Keys are texts, see :mod:`tgext.evolve.keys`. What lies after ``after`` and up to ``until`` belongs
+    to the partition; None: there is no such end.
+
+    :param position: the key of the last item that was processed in this pass.
+    :param passes: how many passes have come to their end.
+    :param found: how many items this pass has found so far.
+    :param last_found: how many the pass before found.
+    :param done: how many items were processed in all.
+    :param total: how many there were in the beginning, where that is known.
+    :param seconds: how long that has taken.
+    """
+
+    partition: int
+    after: str | None = None
+    until: str | None = None
+    position: str | None = None
+    passes: int = 0
+    found: int = 0
+    last_found: int = 0
+    done: int = 0
+    total: int | None = None
+    seconds: float = 0.0
+    finished: bool = False
+
+
+@dataclass
+class Batch:
+    """What is saved together with the work of one batch."""
+
+    checkpoint: Checkpoint
+
+
 class Renewal(Enum):
     """What became of an attempt to renew the lease."""
 
@@ -152,6 +192,23 @@ class Predecessor:
 
     version: str | None
     locked_by: str | None
+
+
+class Items(Protocol):
+    """Reads the items of a batched evolution in the order of their keys."""
+
+    def where(self) -> Any:
+        """Where a batch is to write: a session on SQL, a database of pymongo on MongoDB; None: not known."""
+
+    def fetch(self, after: Any, until: Any, limit: int) -> list[Any]:
+        """The first ``limit`` items whose keys are greater than ``after`` and not greater than ``until``."""
+
+    def key(self, item: Any) -> Any: ...
+
+    def count(self) -> int | None: ...
+
+    def cuts(self, partitions: int) -> list[Any]:
+        """Keys that cut the items into about equal partitions: at most ``partitions - 1``."""
 
 
 class Store(ABC):
@@ -201,16 +258,28 @@ class Store(ABC):
         """Give the lease back, if it is still ours."""
 
     @abstractmethod
+    def lease_row(self) -> LeaseRow | None:
+        """The lease alone; None when it was never taken."""
+
+    @abstractmethod
     def requests(self) -> Requests:
         """What people ask of the holder; nothing when the lease was never taken."""
 
     @abstractmethod
-    def ask(self, owner: Owner, *, paused: bool | None = None, cancel: str | None = None) -> None:
+    def ask(
+        self,
+        owner: Owner,
+        *,
+        paused: bool | None = None,
+        cancel: str | None = None,
+        wanted: str | None = None,
+    ) -> None:
         """Ask the holder of the lease for something; what is None stays as it is.
 
         :param owner: who asks, for a lease that nobody ever took.
         :param paused: nothing may begin until it is taken back with False.
         :param cancel: the id of the evolution that is to end; ``''`` takes it back.
+        :param wanted: the level of what waits for the lease; whoever takes the lease next takes it back.
         """
 
     @abstractmethod
@@ -229,7 +298,8 @@ class Store(ABC):
         """Mark every running attempt of an older token interrupted, and return these.
 
         Waits for a commit in flight; ends the dead holder's session where the database lets it.
-        From here on nothing that an older holder still does can be recorded.
+        From here on nothing that an older holder still does can be recorded, and no checkpoint of
+        its is moved.
         """
 
     @abstractmethod
@@ -250,6 +320,14 @@ class Store(ABC):
     @abstractmethod
     def withdraw(self, attempt: Attempt) -> None:
         """Take back :meth:`begin`: the attempt still runs, and its evolution was never called."""
+
+    @contextmanager
+    def _recorded(self, attempt: Attempt, planned: PlannedEvolution) -> Iterator[None]:
+        """Around what saves its work by itself: all that is left is the record."""
+        yield
+        point('before-record')
+        if not self.record_done(attempt, planned):
+            raise LeaseLost('a later holder has marked this attempt')
 
     def record(self, attempt: Attempt, state: State, error: str | None = None, patience: float = 30.0) -> bool:
         """:meth:`finish`, tried again for ``patience`` seconds while the database is busy.
@@ -300,6 +378,47 @@ class Store(ABC):
 
         :raises LeaseLost: the record was refused: a later holder has taken over.
         :raises BrokeTransaction: a transactional evolution ended the engine's transaction.
+        """
+
+    # -- batches
+
+    @abstractmethod
+    def checkpoints(self, evolution_id: str) -> list[Checkpoint]:
+        """How far it is, by partition; empty when it was never begun."""
+
+    @abstractmethod
+    def take_checkpoints(self, attempt: Attempt, new: Sequence[Checkpoint] = ()) -> list[Checkpoint]:
+        """Make the checkpoints this attempt's own: from here on no other attempt can move them.
+
+        :param new: what to begin with when there are none.
+        """
+
+    @abstractmethod
+    def drop_checkpoints(self, attempt: Attempt) -> None:
+        """What still works on a partition for this attempt can save nothing any more."""
+
+    @abstractmethod
+    def forget_checkpoints(self, ids: Collection[str]) -> None:
+        """Begin these evolutions anew when they run next."""
+
+    @abstractmethod
+    def batch(
+        self, attempt: Attempt, planned: PlannedEvolution, checkpoint: Checkpoint
+    ) -> AbstractContextManager[Batch]:
+        """What surrounds one batch: its work and its checkpoint are saved together at a good end.
+
+        In one transaction where the store can; else the checkpoint follows the work, so that a
+        batch may run twice. The caller puts the new checkpoint into what it gets.
+
+        :raises LeaseLost: the checkpoint belongs to another attempt now; nothing was saved.
+        :raises StoreBusy: it lost against another transaction; nothing was saved, try again.
+        """
+
+    @abstractmethod
+    def items(self, evolution: Any) -> Items:
+        """The items of a batched evolution that says ``items = ...``, as this store reads them.
+
+        :raises PlanError: when it cannot read such items.
         """
 
     @abstractmethod

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
+from operator import attrgetter
 from typing import Any, TypeVar
 
 from pymongo import MongoClient, ReadPreference, WriteConcern
@@ -21,13 +23,15 @@ from pymongo.errors import (
 )
 
 from .. import failure
-from ..errors import LeaseLost, StoreAway, StoreBusy, StoreError
+from ..errors import ItemFailed, LeaseLost, StoreAway, StoreBusy, StoreError
 from ..history import CLAIM, Attempt, History, State
 from ..plan import PlannedEvolution
-from ..points import point
 from .base import (
     UNREADABLE,
+    Batch,
+    Checkpoint,
     Grant,
+    Items,
     LeaseRow,
     Owner,
     Predecessor,
@@ -48,6 +52,7 @@ _T = TypeVar('_T')
 
 LEASE = 'tgext_evolve_lease'
 HISTORY = 'tgext_evolve_history'
+CHECKPOINT = 'tgext_evolve_checkpoint'
 PREDECESSOR = 'tgext_evolve'
 
 #: Patience with a server that is gone, in milliseconds, unless the URL says otherwise.
@@ -182,6 +187,9 @@ class MongoStore(Store):
         row = self._lease_row()
         return Snapshot(history, row, row.now if row is not None else self._now())
 
+    def lease_row(self) -> LeaseRow | None:
+        return self._lease_row()
+
     def _lease_row(self) -> LeaseRow | None:
         document = self._run(lambda: self._collection(LEASE).find_one({'_id': self.namespace}))
         if document is None:
@@ -210,6 +218,7 @@ class MongoStore(Store):
         # Collections make themselves; the index is for namespaces that share a database.
         self._run(lambda: self._collection(HISTORY).create_index([('namespace', 1)]))
         self._run(lambda: self._collection(HISTORY).create_index([('evolution_id', 1)]))
+        self._run(lambda: self._collection(CHECKPOINT).create_index([('namespace', 1), ('evolution_id', 1)]))
 
     def acquire(self, owner: Owner, ttl: float) -> Grant | None:
         # The token is above every one that was ever recorded here, also when somebody dropped or
@@ -240,6 +249,7 @@ class MongoStore(Store):
                     'token': token,
                     'ttl': milliseconds,
                     'expires_at': _Now(milliseconds),
+                    'wanted': None,
                     **_NO_REPORT,
                 },
             )
@@ -249,8 +259,15 @@ class MongoStore(Store):
     def requests(self) -> Requests:
         return _requests(self._run(lambda: self._collection(LEASE).find_one({'_id': self.namespace})) or {})
 
-    def ask(self, owner: Owner, *, paused: bool | None = None, cancel: str | None = None) -> None:
-        values: dict[str, Any] = {}
+    def ask(
+        self,
+        owner: Owner,
+        *,
+        paused: bool | None = None,
+        cancel: str | None = None,
+        wanted: str | None = None,
+    ) -> None:
+        values: dict[str, Any] = {} if wanted is None else {'wanted': wanted}
         if paused is not None:
             values['paused'] = _Now(0) if paused else None
         if cancel is not None:
@@ -334,6 +351,15 @@ class MongoStore(Store):
                     }
                 },
             )
+            for attempt in found:
+                of_this = self._checkpoints_of(attempt.evolution_id)
+                self._collection(CHECKPOINT).update_many(
+                    {**of_this, 'token': {'$lt': grant.token}}, {'$set': {'owner': ''}}
+                )
+                # After nobody can move them any more.
+                reached = self._reached(attempt.evolution_id)
+                if reached:
+                    collection.update_one(self._row_of(attempt), {'$set': {'reached': reached}})
             return found
 
         return self._run(mark)
@@ -375,11 +401,13 @@ class MongoStore(Store):
 
     def finish(self, attempt: Attempt, state: State, error: str | None = None) -> bool:
         own_row = self._row_of(attempt)
-        values = {
+        values: dict[str, Any] = {
             'state': state.value,
             'finished': _Now(0),
             'error': None if error is None else _Literal(error),
         }
+        if state is not State.DONE:
+            values['reached'] = self._reached(attempt.evolution_id)
         recorded = self._run(lambda: self._set(HISTORY, {**own_row, 'state': State.RUNNING.value}, values))
         if recorded is not None:
             return True
@@ -440,6 +468,69 @@ class MongoStore(Store):
         )
         return int(result.matched_count)
 
+    # -- batches
+
+    def checkpoints(self, evolution_id: str) -> list[Checkpoint]:
+        documents = self._run(lambda: list(self._collection(CHECKPOINT).find(self._checkpoints_of(evolution_id))))
+        return sorted(map(_checkpoint, documents), key=attrgetter('partition'))
+
+    def _checkpoints_of(self, evolution_id: str) -> dict[str, Any]:
+        return {'namespace': self.namespace, 'evolution_id': evolution_id}
+
+    def _reached(self, evolution_id: str) -> int:
+        return sum(each.done for each in self.checkpoints(evolution_id))
+
+    def take_checkpoints(self, attempt: Attempt, new: Sequence[Checkpoint] = ()) -> list[Checkpoint]:
+        of_this = self._checkpoints_of(attempt.evolution_id)
+
+        def take() -> None:
+            own = {'token': attempt.token, 'owner': attempt.owner}
+            for each in new:
+                # One by one, and only what is missing: who died in between left some of them.
+                document = {
+                    '_id': f'{self.namespace}\n{attempt.evolution_id}\n{each.partition}',
+                    **of_this,
+                    **own,
+                    **vars(each),
+                }
+                with suppress(DuplicateKeyError):
+                    self._collection(CHECKPOINT).insert_one(document)
+            self._collection(CHECKPOINT).update_many({**of_this, 'token': {'$lte': attempt.token}}, {'$set': own})
+
+        self._run(take)
+        return self.checkpoints(attempt.evolution_id)
+
+    def drop_checkpoints(self, attempt: Attempt) -> None:
+        self._run(
+            lambda: self._collection(CHECKPOINT).update_many(self._own_checkpoint(attempt), {'$set': {'owner': ''}})
+        )
+
+    def _own_checkpoint(self, attempt: Attempt) -> dict[str, Any]:
+        return {**self._checkpoints_of(attempt.evolution_id), 'token': attempt.token, 'owner': attempt.owner}
+
+    def forget_checkpoints(self, ids: Collection[str]) -> None:
+        where = {'namespace': self.namespace, 'evolution_id': {'$in': list(ids)}}
+        self._run(lambda: self._collection(CHECKPOINT).delete_many(where))
+
+    @contextmanager
+    def batch(self, attempt: Attempt, planned: PlannedEvolution, checkpoint: Checkpoint) -> Iterator[Batch]:
+        """At least once: Ming knows no transactions, so the checkpoint follows the work of a batch."""
+        batch = Batch(checkpoint)
+        with self._sessions(f'a batch of {attempt.evolution_id!r}'):
+            yield batch
+        to = batch.checkpoint
+        where = {**self._own_checkpoint(attempt), 'partition': to.partition}
+        moved = self._run(
+            lambda: self._collection(CHECKPOINT).update_one(where, {'$set': vars(to)}).matched_count,
+        )
+        if not moved:
+            raise LeaseLost('the checkpoint belongs to another attempt')
+
+    def items(self, evolution: Any) -> Items:
+        from .ming_items import items_of
+
+        return items_of(evolution, lambda: self._database)
+
     # -- what was here before
 
     def predecessor(self) -> Predecessor | None:
@@ -469,29 +560,34 @@ class MongoStore(Store):
     # -- the work
 
     def work(self, attempt: Attempt, planned: PlannedEvolution) -> AbstractContextManager[None]:
-        return self._work(attempt, planned)
+        recorded = self._recorded(attempt, planned)
+        return recorded if planned.batched else self._work(attempt, recorded)
 
     @contextmanager
-    def _work(self, attempt: Attempt, planned: PlannedEvolution) -> Iterator[None]:
+    def _work(self, attempt: Attempt, recorded: AbstractContextManager[None]) -> Iterator[None]:
         """At least once: what the sessions hold is flushed, then the attempt is recorded."""
+        with recorded, self._sessions(repr(attempt.evolution_id)):
+            yield
+
+    @contextmanager
+    def _sessions(self, what: str) -> Iterator[None]:
+        """Clean sessions before, what they hold is flushed, and no trace of them afterwards."""
         sessions = _odm_sessions()
         sessions.close_all()
         try:
             yield
             sessions.flush_all()
-        except PyMongoError as error:
-            if not _is_away(error):
+        except (PyMongoError, ItemFailed) as error:
+            cause = error.__cause__ if isinstance(error, ItemFailed) else error
+            if not isinstance(cause, PyMongoError) or not _is_away(cause):
                 raise
             raise StoreAway(
-                f'the connection was lost during {attempt.evolution_id!r}',
+                f'the connection was lost during {what}',
                 place=self.name,
                 remedy='What became of it is read from the history when the database is back.',
             ) from error
         finally:
             sessions.close_all()
-        point('before-record')
-        if not self.record_done(attempt, planned):
-            raise LeaseLost('a later holder has marked this attempt')
 
     def refuses(self, planned: PlannedEvolution) -> str | None:
         return 'MongoDB is used without transactions'
@@ -585,13 +681,25 @@ def _attempt(document: dict[str, Any]) -> Attempt:
             pid=document['pid'],
             started=optional_integer(document['started']),
             finished=optional_integer(document['finished']),
+            reached=optional_integer(document.get('reached')),
         )
     except UNREADABLE as error:
         raise edited(f'the record {document.get("_id")!r}', error, f'the collection {HISTORY}') from None
 
 
+def _checkpoint(document: dict[str, Any]) -> Checkpoint:
+    try:
+        return Checkpoint(**{each.name: document[each.name] for each in dataclasses.fields(Checkpoint)})
+    except KeyError as error:
+        raise StoreError(
+            f'the checkpoint {document.get("_id")!r} has no {error}',
+            place=f'the collection {CHECKPOINT}',
+            remedy='Somebody edited it. Mend it, or delete the checkpoints of this evolution to begin it anew.',
+        ) from None
+
+
 def _requests(document: dict[str, Any]) -> Requests:
-    return Requests(optional_integer(document.get('paused')), document.get('cancel'))
+    return Requests(optional_integer(document.get('paused')), document.get('cancel'), document.get('wanted'))
 
 
 def _odm_sessions() -> Any:

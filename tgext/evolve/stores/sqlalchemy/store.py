@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, TypeVar
 
@@ -17,12 +17,15 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from ... import failure
-from ...errors import StoreBusy, StoreError
+from ...errors import ItemFailed, StoreBusy, StoreError
 from ...history import CLAIM, SETTLED, Attempt, History, State
 from ...plan import PlannedEvolution
 from ..base import (
     UNREADABLE,
+    Batch,
+    Checkpoint,
     Grant,
+    Items,
     LeaseRow,
     Owner,
     Predecessor,
@@ -40,7 +43,7 @@ from ..base import (
 from .dialects import Trouble, dialect_for, dialect_of_session
 from .engines import same_database
 from .limit import TimeLimit
-from .tables import database_now, history, lease, metadata, predecessor
+from .tables import checkpoint, database_now, history, lease, metadata, predecessor
 from .work import SessionWork, watch
 
 log = logging.getLogger(__name__)
@@ -59,6 +62,21 @@ _LOOK = [
     history.c.pid,
     history.c.started,
     history.c.finished,
+    history.c.reached,
+]
+
+_CHECKPOINT = [
+    checkpoint.c.partition,
+    checkpoint.c.after_key,
+    checkpoint.c.until_key,
+    checkpoint.c.position,
+    checkpoint.c.passes,
+    checkpoint.c.found,
+    checkpoint.c.last_found,
+    checkpoint.c.done,
+    checkpoint.c.total,
+    checkpoint.c.seconds,
+    checkpoint.c.finished,
 ]
 
 #: How often a statement is tried again when it lost against another one (deadlock, SQLITE_BUSY).
@@ -173,6 +191,7 @@ class SQLAlchemyStore(Store):
             lease.c.since,
             lease.c.paused,
             lease.c.cancel,
+            lease.c.wanted,
         ).select_from(one.outerjoin(lease, lease.c.namespace == self.namespace))
         row = connection.execute(statement).one()
         if row.token is None:
@@ -187,7 +206,7 @@ class SQLAlchemyStore(Store):
                 expires_at=integer(row.expires_at),
                 now=row.now,
                 report=Report(row.evolution_id, row.done, row.total, row.message, row.since),
-                requests=Requests(row.paused, row.cancel),
+                requests=Requests(row.paused, row.cancel, row.wanted),
             )
         except UNREADABLE as error:
             raise edited(f'the lease of {self.namespace!r}', error, f'the table {lease.name}') from None
@@ -245,6 +264,7 @@ class SQLAlchemyStore(Store):
                     token=token,
                     ttl=milliseconds,
                     expires_at=database_now() + milliseconds,
+                    wanted=None,
                     **_NO_REPORT,
                 )
             )
@@ -252,16 +272,26 @@ class SQLAlchemyStore(Store):
 
         return self._run(take)
 
+    def lease_row(self) -> LeaseRow | None:
+        return self._run(lambda connection: self._lease_row(connection)[1])
+
     def requests(self) -> Requests:
         def read(connection: Connection) -> Requests:
-            statement = select(lease.c.paused, lease.c.cancel).where(lease.c.namespace == self.namespace)
-            row = connection.execute(statement).one_or_none()
-            return Requests() if row is None else Requests(row.paused, row.cancel)
+            asked = select(lease.c.paused, lease.c.cancel, lease.c.wanted)
+            row = connection.execute(asked.where(lease.c.namespace == self.namespace)).one_or_none()
+            return Requests() if row is None else Requests(*row)
 
         return self._run(read)
 
-    def ask(self, owner: Owner, *, paused: bool | None = None, cancel: str | None = None) -> None:
-        values: dict[str, Any] = {}
+    def ask(
+        self,
+        owner: Owner,
+        *,
+        paused: bool | None = None,
+        cancel: str | None = None,
+        wanted: str | None = None,
+    ) -> None:
+        values: dict[str, Any] = {} if wanted is None else {'wanted': wanted}
         if paused is not None:
             values['paused'] = database_now() if paused else None
         if cancel is not None:
@@ -374,8 +404,16 @@ class SQLAlchemyStore(Store):
         def find(connection: Connection) -> list[Attempt]:
             rows = connection.execute(select(*_LOOK).where(*older)).all()
             if rows:
+                partitions = connection.execute(
+                    select(checkpoint.c.evolution_id, checkpoint.c.partition).where(
+                        checkpoint.c.namespace == self.namespace,
+                        checkpoint.c.evolution_id.in_([row.evolution_id for row in rows]),
+                    )
+                ).all()
+                owners = {row.owner for row in rows}
+                owners |= {_worker(owner, number) for owner in owners for number in {p.partition for p in partitions}}
                 try:
-                    self._dialect.end_sessions(connection, {row.owner for row in rows})
+                    self._dialect.end_sessions(connection, owners)
                 except DBAPIError as error:
                     # No right to, or it has ended by itself; a lock that stays is waited for.
                     log.warning('the session of a deposed holder could not be ended: %s', failure.brief(error))
@@ -390,7 +428,17 @@ class SQLAlchemyStore(Store):
                     .values(
                         state=State.INTERRUPTED.value,
                         error=f'interrupted: its process died or lost the lease; {grant.owner} took over',
+                        reached=_reached(),
                     )
+                )
+                connection.execute(
+                    update(checkpoint)
+                    .where(
+                        checkpoint.c.namespace == self.namespace,
+                        checkpoint.c.evolution_id.in_([attempt.evolution_id for attempt in found]),
+                        checkpoint.c.token < grant.token,
+                    )
+                    .values(owner='')
                 )
 
         found = self._run(find)
@@ -453,7 +501,12 @@ class SQLAlchemyStore(Store):
         return (
             update(history)
             .where(*self._row_of(attempt), history.c.state == State.RUNNING.value)
-            .values(state=state.value, finished=database_now(), error=error)
+            .values(
+                state=state.value,
+                finished=database_now(),
+                error=error,
+                **({} if state is State.DONE else {'reached': _reached()}),
+            )
         )
 
     def finish(self, attempt: Attempt, state: State, error: str | None = None) -> bool:
@@ -524,6 +577,105 @@ class SQLAlchemyStore(Store):
 
         return self._run(forget)
 
+    # -- batches
+
+    def checkpoints(self, evolution_id: str) -> list[Checkpoint]:
+        try:
+            return self._run(lambda connection: self._checkpoints(connection, evolution_id))
+        except StoreError as error:
+            if self._is_missing_table(error):
+                return []
+            raise
+
+    def _checkpoints(self, connection: Connection, evolution_id: str) -> list[Checkpoint]:
+        rows = connection.execute(
+            select(*_CHECKPOINT).where(*self._checkpoints_of([evolution_id])).order_by(checkpoint.c.partition)
+        )
+        return [Checkpoint(*row) for row in rows]
+
+    def _checkpoints_of(self, ids: Collection[str]) -> list[Any]:
+        return [checkpoint.c.namespace == self.namespace, checkpoint.c.evolution_id.in_(list(ids))]
+
+    def take_checkpoints(self, attempt: Attempt, new: Sequence[Checkpoint] = ()) -> list[Checkpoint]:
+        of_this = self._checkpoints_of([attempt.evolution_id])
+        rows = [
+            {
+                'namespace': self.namespace,
+                'evolution_id': attempt.evolution_id,
+                'partition': each.partition,
+                'token': attempt.token,
+                'owner': attempt.owner,
+                **_columns(each),
+            }
+            for each in new
+        ]
+
+        def take(connection: Connection) -> list[Checkpoint]:
+            with _transaction(connection):
+                self._dialect.set_lock_patience(connection)
+                taken = connection.execute(
+                    update(checkpoint)
+                    .where(*of_this, checkpoint.c.token <= attempt.token)
+                    .values(token=attempt.token, owner=attempt.owner)
+                ).rowcount
+                if not taken and rows:
+                    connection.execute(insert(checkpoint), rows)
+                return self._checkpoints(connection, attempt.evolution_id)
+
+        return self._run(take, transaction=True)
+
+    def drop_checkpoints(self, attempt: Attempt) -> None:
+        def drop(connection: Connection) -> None:
+            connection.execute(update(checkpoint).where(*self._own_checkpoint(attempt)).values(owner=''))
+
+        self._run(drop)
+
+    def _own_checkpoint(self, attempt: Attempt) -> list[Any]:
+        return [
+            *self._checkpoints_of([attempt.evolution_id]),
+            checkpoint.c.token == attempt.token,
+            checkpoint.c.owner == attempt.owner,
+        ]
+
+    def forget_checkpoints(self, ids: Collection[str]) -> None:
+        self._run(lambda connection: connection.execute(delete(checkpoint).where(*self._checkpoints_of(ids))))
+
+    @contextmanager
+    def batch(self, attempt: Attempt, planned: PlannedEvolution, checkpoint: Checkpoint) -> Iterator[Batch]:
+        batch = Batch(checkpoint)
+
+        def save(connection: Connection) -> bool:
+            return self._moved(connection, attempt, batch.checkpoint)
+
+        owner = _worker(attempt.owner, checkpoint.partition)
+        work = SessionWork(self._session, self._session_dialect, self.name, planned.id, owner)
+        if self.refuses(planned) is None:
+            around = work.transactional(attempt, planned, save)
+        else:
+            around = work.plain(lambda: self._run(save))
+        try:
+            with around:
+                yield batch
+        except Exception as error:
+            cause = error.__cause__ if isinstance(error, ItemFailed) else error
+            if isinstance(cause, SQLAlchemyError) and self._session_dialect.trouble(cause) is Trouble.BUSY:
+                raise self._translated(cause) from error
+            raise
+
+    def _moved(self, connection: Connection, attempt: Attempt, to: Checkpoint) -> bool:
+        """The fence of a batch: one conditional write on the checkpoint of its partition."""
+        result = connection.execute(
+            update(checkpoint)
+            .where(*self._own_checkpoint(attempt), checkpoint.c.partition == to.partition)
+            .values(**_columns(to))
+        )
+        return result.rowcount == 1
+
+    def items(self, evolution: Any) -> Items:
+        from .items import items_of
+
+        return items_of(evolution, self._session)
+
     # -- what was here before
 
     def predecessor(self) -> Predecessor | None:
@@ -563,6 +715,8 @@ class SQLAlchemyStore(Store):
     # -- the work
 
     def work(self, attempt: Attempt, planned: PlannedEvolution) -> AbstractContextManager[None]:
+        if planned.batched:
+            return self._recorded(attempt, planned)
         dialect = self._session_dialect
         limit = None if planned.timeout is None else TimeLimit(dialect, planned, planned.timeout)
         work = SessionWork(self._session, dialect, self.name, planned.id, attempt.owner, limit)
@@ -678,6 +832,35 @@ _NO_REPORT: dict[str, Any] = {
 }
 
 
+def _worker(owner: str, partition: int) -> str:
+    """What the transactions of one partition are marked with."""
+    return f'{owner}.{partition}'
+
+
+def _columns(checkpoint: Checkpoint) -> dict[str, Any]:
+    return {
+        'after_key': checkpoint.after,
+        'until_key': checkpoint.until,
+        'position': checkpoint.position,
+        'passes': checkpoint.passes,
+        'found': checkpoint.found,
+        'last_found': checkpoint.last_found,
+        'done': checkpoint.done,
+        'total': checkpoint.total,
+        'seconds': checkpoint.seconds,
+        'finished': checkpoint.finished,
+    }
+
+
+def _reached() -> Any:
+    """How many items were processed in all by the evolution of the row that is updated."""
+    return (
+        select(func.coalesce(func.sum(checkpoint.c.done), 0))
+        .where(checkpoint.c.namespace == history.c.namespace, checkpoint.c.evolution_id == history.c.evolution_id)
+        .scalar_subquery()
+    )
+
+
 def _attempt(
     evolution_id: str,
     attempt: int,
@@ -690,6 +873,7 @@ def _attempt(
     pid: int | None,
     started: int | None,
     finished: int | None,
+    reached: int | None,
 ) -> Attempt:
     try:
         return Attempt(
@@ -704,6 +888,7 @@ def _attempt(
             pid,
             optional_integer(started),
             optional_integer(finished),
+            reached=optional_integer(reached),
         )
     except UNREADABLE as error:
         raise edited(f'the record of {evolution_id!r}', error, f'the table {history.name}') from None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import BigInteger, Column, Float, Index, Integer, MetaData, String, Table, Text
+from sqlalchemy import BigInteger, Boolean, Column, Float, Index, Integer, MetaData, String, Table, Text
 from sqlalchemy.dialects.mysql import MEDIUMTEXT, VARCHAR
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
@@ -42,6 +42,7 @@ lease: Any = Table(
     # What people ask of the holder.
     Column('paused', BigInteger),
     Column('cancel', _id(200)),
+    Column('wanted', String(16)),
     **_MYSQL,
 )
 
@@ -62,9 +63,33 @@ history: Any = Table(
     Column('started', BigInteger),
     Column('finished', BigInteger),
     Column('error', _long_text),
+    Column('reached', BigInteger),
     **_MYSQL,
 )
 Index('ix_tgext_evolve_history_evolution', history.c.evolution_id)
+
+checkpoint: Any = Table(
+    'tgext_evolve_checkpoint',
+    metadata,
+    Column('namespace', _id(200), primary_key=True),
+    Column('evolution_id', _id(200), primary_key=True),
+    Column('partition', Integer, primary_key=True, autoincrement=False),
+    # Whose attempt may move it: the fence of each batch.
+    Column('token', BigInteger, nullable=False),
+    Column('owner', _id(64), nullable=False),
+    # Keys as texts, see tgext.evolve.keys.
+    Column('after_key', _long_text),
+    Column('until_key', _long_text),
+    Column('position', _long_text),
+    Column('passes', Integer, nullable=False),
+    Column('found', BigInteger, nullable=False),
+    Column('last_found', BigInteger, nullable=False),
+    Column('done', BigInteger, nullable=False),
+    Column('total', BigInteger),
+    Column('seconds', Float(53), nullable=False),
+    Column('finished', Boolean, nullable=False),
+    **_MYSQL,
+)
 
 #: What 0.0.5 left; never made and never written by this release.
 predecessor: Any = Table(

@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.exc import SQLAlchemyError
 
-from ...errors import BrokeTransaction, LeaseLost, StoreAway, TimedOut
+from ...errors import BrokeTransaction, ItemFailed, LeaseLost, StoreAway, TimedOut
 from ...history import Attempt
 from ...plan import PlannedEvolution
 from ...points import point
@@ -163,7 +163,7 @@ class SessionWork:
             yield
         except BaseException as error:
             self._rollback()
-            if self._is_away(error):
+            if self._is_away(error.__cause__ if isinstance(error, ItemFailed) else error):
                 # Nobody knows whether a commit got through: the history will tell.
                 raise StoreAway(
                     f'the connection was lost during {self._name!r}',
@@ -175,7 +175,7 @@ class SessionWork:
             del _WORK[thread]
             self._remove()
 
-    def _is_away(self, error: BaseException) -> bool:
+    def _is_away(self, error: BaseException | None) -> bool:
         return isinstance(error, SQLAlchemyError) and self._dialect.trouble(error) is Trouble.AWAY
 
     @contextmanager

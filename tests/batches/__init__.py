@@ -1,0 +1,1 @@
+"""Batched evolutions on real databases."""

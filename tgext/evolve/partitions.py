@@ -1,0 +1,359 @@
+"""Hands out the partitions of a batched evolution, here or to other threads, processes and hosts."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import Enum
+from importlib import import_module
+from typing import Any
+
+from . import failure, keys
+from .batches import Around, Batches, count, items_of
+from .errors import LeaseLost, Stop, StoreAway, StoreBusy, StoreError, WorkerFailed
+from .evolution import BatchedEvolution
+from .history import Attempt
+from .plan import PlannedEvolution
+from .stores.base import Checkpoint, Store
+
+log = logging.getLogger(__name__)
+
+#: How often the holder looks how far its workers are, and a worker whether it is still wanted, in seconds.
+_LOOK = 1.0
+
+#: How often workers may die without any of them having moved its checkpoint.
+_MOST_DEATHS = 5
+
+#: How long workers that were told to stop are waited for, where they cannot write any more, in seconds.
+_PATIENCE = 30.0
+
+
+class Fate(Enum):
+    """What became of a partition in the hands of a worker."""
+
+    FINISHED = 'finished'
+    STOPPED = 'stopped'
+    LOST = 'lost'
+    AWAY = 'away'
+    FAILED = 'failed'
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a worker tells the holder; ``error`` only within one process, where nothing is pickled."""
+
+    fate: Fate
+    text: str = ''
+    error: BaseException | None = None
+
+
+@dataclass(frozen=True)
+class Task:
+    """One partition, as it is handed to a worker.
+
+    :param home: the key of what the holder's own process knows, and its pid.
+    :param application: how another process makes the application.
+    """
+
+    attempt: Attempt
+    checkpoint: Checkpoint
+    home: tuple[str, int]
+    application: str | None
+
+
+@dataclass(frozen=True)
+class Home:
+    """What a worker works with."""
+
+    store: Store
+    planned: PlannedEvolution
+    around: Around
+    stop: threading.Event
+
+
+_homes: dict[str, Home] = {}
+
+
+@dataclass(frozen=True)
+class Sum:
+    """How far all partitions are together."""
+
+    done: int
+    total: int | None
+    seconds: float
+
+    @classmethod
+    def of(cls, checkpoints: Sequence[Checkpoint]) -> Sum:
+        totals = [each.total for each in checkpoints if each.total is not None]
+        done = sum(each.done for each in checkpoints)
+        total = sum(totals) if totals else None
+        finished = bool(checkpoints) and all(each.finished for each in checkpoints)
+        if total is not None and (done > total or finished):
+            total = done  # more came meanwhile, or went away
+        return cls(done, total, max((each.seconds for each in checkpoints), default=0.0))
+
+
+class Conductor:
+    """Runs one attempt at a batched evolution, under the lease of the caller.
+
+    :param between: told how far it is after each batch, or each second; what it raises ends the run.
+    :param rest: waits for so many seconds, or until the process is told to stop.
+    :param application: how another process makes the application, where the evolution does not say.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        planned: PlannedEvolution,
+        attempt: Attempt,
+        around: Around,
+        between: Callable[[Sum], object],
+        rest: Callable[[float], object],
+        application: str | None = None,
+    ):
+        self._store = store
+        self._planned = planned
+        self._evolution: BatchedEvolution = planned.evolution
+        self._attempt = attempt
+        self._around = around
+        self._between = between
+        self._rest = rest
+        self._application = self._evolution.application or application
+
+    def run(self) -> None:
+        checkpoints = self._open()
+        self._between(Sum.of(checkpoints))
+        executor = self._evolution.executor() if self._store.threads else None
+        if executor is None:
+            self._run_here(checkpoints)
+        else:
+            self._hand_out(checkpoints, executor)
+
+    # -- the checkpoints
+
+    def _open(self) -> list[Checkpoint]:
+        """This attempt's own: where an earlier one stopped, or from the beginning."""
+        taken = self._take()
+        if taken and all(each.until is not None for each in taken):
+            # Who made them died before the last one.
+            self._store.forget_checkpoints([self._planned.id])
+            taken = []
+        if taken:
+            done = Sum.of(taken).done
+            if done:
+                log.info('[%s] %r goes on after %d items', self._store.namespace, self._planned.id, done)
+            return taken
+        with self._around():
+            bounds = self._bounds()
+            total = count(self._store, self._evolution)
+        new = [
+            Checkpoint(number, after, until, total=total if number == 0 else None)
+            for number, (after, until) in enumerate(bounds)
+        ]
+        return self._take(new)
+
+    def _take(self, new: Sequence[Checkpoint] = ()) -> list[Checkpoint]:
+        said = False
+        while True:
+            try:
+                return self._store.take_checkpoints(self._attempt, new)
+            except StoreBusy as busy:
+                # A batch of an older holder, whose session could not be ended.
+                if not said:
+                    log.warning('[%s] %s', self._store.namespace, busy)
+                said = True
+            self._between(Sum(0, None, 0.0))
+            self._rest(0.2)
+
+    def _bounds(self) -> list[tuple[str | None, str | None]]:
+        wanted = self._evolution.partitions
+        cuts = items_of(self._store, self._evolution).cuts(wanted) if wanted > 1 else []
+        texts = list(dict.fromkeys(keys.dumps(cut) for cut in cuts))
+        return list(zip([None, *texts], [*texts, None], strict=True))
+
+    # -- here
+
+    def _run_here(self, checkpoints: list[Checkpoint]) -> None:
+        batches = Batches(self._store, self._planned, self._attempt, self._around, self._rest)
+        current = {each.partition: each for each in checkpoints}
+
+        def between(checkpoint: Checkpoint) -> None:
+            current[checkpoint.partition] = checkpoint
+            self._between(Sum.of(list(current.values())))
+
+        for checkpoint in checkpoints:
+            batches.run(checkpoint, between)
+
+    # -- elsewhere
+
+    def _hand_out(self, checkpoints: list[Checkpoint], executor: Any) -> None:
+        home, stop = uuid.uuid4().hex, threading.Event()
+        _homes[home] = Home(self._store, self._planned, self._around, stop)
+        workers = _Workers(self, (home, os.getpid()), executor)
+        try:
+            workers.run(checkpoints)
+        except BaseException:
+            # Whoever works on may do so to the end of its batch, which is not saved elsewhere any more.
+            stop.set()
+            workers.end()
+            raise
+        finally:
+            workers.close()
+            del _homes[home]
+
+
+class _Workers:
+    """The partitions that are in the hands of an executor."""
+
+    def __init__(self, conductor: Conductor, home: tuple[str, int], executor: Any):
+        self._of = conductor
+        self._home = home
+        self._executor = executor
+        self._futures: dict[Future[Told], int] = {}
+        self._deaths = 0
+
+    def run(self, checkpoints: Sequence[Checkpoint]) -> None:
+        self._submit(checkpoints)
+        done = Sum.of(checkpoints).done
+        while self._futures:
+            ended, _ = wait(self._futures, timeout=_LOOK, return_when=FIRST_COMPLETED)
+            again = [partition for future in ended if self._is_left(future, partition := self._futures.pop(future))]
+            checkpoints = self._of._store.checkpoints(self._of._planned.id)
+            now = Sum.of(checkpoints)
+            if now.done > done:
+                done, self._deaths = now.done, 0
+            self._of._between(now)
+            if again:
+                self._of._rest(_LOOK)
+                self._submit([each for each in checkpoints if each.partition in again])
+
+    def _submit(self, checkpoints: Sequence[Checkpoint]) -> None:
+        for checkpoint in checkpoints:
+            if checkpoint.finished:
+                continue
+            task = Task(self._of._attempt, checkpoint, self._home, self._of._application)
+            try:
+                future = self._executor.submit(work, task)
+            except RuntimeError as error:  # broken, or shut down by somebody else
+                self._count_death(error)
+                self.close()
+                self._executor = self._of._evolution.executor()
+                future = self._executor.submit(work, task)
+            self._futures[future] = checkpoint.partition
+
+    def _is_left(self, future: Future[Told], partition: int) -> bool:
+        """Must this partition be handed out again?"""
+        try:
+            told = future.result()
+        except (Exception, CancelledError) as error:
+            # Our own task tells everything by its result: what is raised is about the worker.
+            self._count_death(error)
+            return True
+        if told.fate is Fate.FINISHED:
+            return False
+        if told.fate is Fate.AWAY or told.fate is Fate.STOPPED:
+            log.warning('[%s] partition %d: %s', self._of._store.namespace, partition, told.text)
+            return True
+        if told.fate is Fate.LOST:
+            raise LeaseLost(f'the checkpoint of partition {partition} belongs to another attempt')
+        if told.error is not None:
+            raise told.error
+        raise WorkerFailed(
+            f'partition {partition} of {self._of._planned.id!r} failed in a worker:\n{told.text}',
+            place=self._of._planned.origin,
+            remedy='Mend the evolution or what the worker lacks; it goes on from its checkpoints.',
+        )
+
+    def _count_death(self, error: BaseException) -> None:
+        self._deaths += 1
+        log.warning('[%s] a worker has died: %s', self._of._store.namespace, failure.brief(error))
+        if self._deaths > _MOST_DEATHS:
+            raise WorkerFailed(
+                f'workers of {self._of._planned.id!r} died {self._deaths} times and nothing was processed meanwhile',
+                place=f'its executor, {type(self._executor).__name__}',
+                remedy='See the logs of the workers: they may not start, or process() may kill them.',
+            ) from error
+
+    def end(self) -> None:
+        """Wait until nobody works any more; those in other processes can save nothing by then."""
+        with suppress(StoreError):
+            self._of._store.drop_checkpoints(self._of._attempt)
+        for future in self._futures:
+            future.cancel()
+        wait(self._futures, timeout=None if self._are_threads() else _PATIENCE)
+
+    def _are_threads(self) -> bool:
+        from concurrent.futures import ThreadPoolExecutor
+
+        return isinstance(self._executor, ThreadPoolExecutor)
+
+    def close(self) -> None:
+        with suppress(Exception):  # a broken one, or one whose cluster is gone
+            self._executor.shutdown(wait=False)
+
+
+def work(task: Task) -> Told:
+    """Work on one partition until it is finished; called by an executor, in whatever process."""
+    try:
+        home = _home(task)
+        batches = Batches(home.store, home.planned, task.attempt, home.around, home.stop.wait)
+        [checkpoint] = [
+            each
+            for each in home.store.checkpoints(task.attempt.evolution_id)
+            if each.partition == task.checkpoint.partition
+        ]
+        batches.run(checkpoint, _Watch(task, home))
+    except LeaseLost as lost:
+        return Told(Fate.LOST, str(lost))
+    except Stop as stop:
+        return Told(Fate.STOPPED, str(stop))
+    except (StoreAway, StoreBusy) as error:
+        return Told(Fate.AWAY, str(error))
+    except Exception as error:
+        here = task.home[1] == os.getpid()
+        return Told(Fate.FAILED, failure.describe(error), error if here else None)
+    return Told(Fate.FINISHED)
+
+
+def _home(task: Task) -> Home:
+    key, pid = task.home
+    if key not in _homes:
+        # Another process has to make the application first, which is not the business of this module.
+        home: Home = import_module('.workers', __package__).home_of(task)
+        return home
+    if pid != os.getpid():
+        raise WorkerFailed(
+            'the executor forks processes, which share the connections of their parent',
+            place='executor() of the evolution',
+            remedy="Have them spawned: ProcessPoolExecutor(mp_context=multiprocessing.get_context('spawn')).",
+        )
+    return _homes[key]
+
+
+class _Watch:
+    """Looks between two batches whether the work is still wanted."""
+
+    def __init__(self, task: Task, home: Home):
+        self._task = task
+        self._home = home
+        self._looked = time.monotonic()
+
+    def __call__(self, checkpoint: Checkpoint) -> None:
+        if self._home.stop.is_set():
+            raise Stop('it was told to stop')
+        if self._task.home[1] == os.getpid() or time.monotonic() - self._looked < _LOOK:
+            return
+        self._looked = time.monotonic()
+        row = self._home.store.lease_row()
+        attempt = self._task.attempt
+        if row is None or (row.token, row.owner) != (attempt.token, attempt.owner):
+            raise LeaseLost('another process holds the lease')
+        if row.requests.paused is not None or row.requests.cancel == attempt.evolution_id:
+            raise Stop('a person asked for it')
