@@ -2,7 +2,8 @@
 
     python -m benchmarks.batches [--rows N] [--rounds N] [--store sqlite|postgresql|mongodb]...
 
-Throwaway servers of the tests are used. Times are of whole runs in fresh processes, each pair one after the other, so that what else the machine does falls on both; printed are medians of the ratios with their quartiles.
+Throwaway servers of the tests are used. Times are of whole runs in fresh processes, one after the other, so that what
+else the machine does falls on all of them; printed are medians of the ratios, with the smallest and the largest.
 """
 
 from __future__ import annotations
