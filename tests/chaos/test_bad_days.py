@@ -534,7 +534,7 @@ LEASES = {
 }
 
 
-@on('sqlite', 'mongodb', also=['postgresql', 'mariadb'])
+@on('sqlite', also=['mongodb', 'postgresql', 'mariadb'])
 def test_a_lease_that_somebody_edited(make_site, store_url, request, figures):
     """New work is done all the same, with tokens above all that were recorded, or it says what is wrong."""
     kind = request.node.callspec.params['store_url']

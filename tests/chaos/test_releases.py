@@ -18,9 +18,12 @@ from tests.processes.worker import ROWS
 
 pytestmark = [pytest.mark.chaos, pytest.mark.slow, pytest.mark.timeout(300)]
 
-STORES = pytest.mark.parametrize(
-    'store_url', ['sqlite', 'postgresql', *(['mariadb', 'mongodb'] if LONG else [])], indirect=True
-)
+
+def on(*short):
+    """These stores, and all of them in the long form."""
+    every = ['sqlite', 'postgresql', 'mariadb', 'mongodb']
+    return pytest.mark.parametrize('store_url', every if LONG else short, indirect=True)
+
 
 #: Seconds between two looks of an open process, and for which an evolution is announced to it.
 WATCH = 2
@@ -87,7 +90,7 @@ def retry(site, id) -> None:
         assert site.store.forgive([id]) == 1
 
 
-@STORES
+@on('sqlite', 'postgresql')
 def test_an_old_release_closes_while_a_newer_one_evolves_and_opens_again(make_site, urls, store_url, figures):
     """Also when the newer one's evolution fails, until somebody has it tried again; and when its process is killed."""
     transactional = not store_url.startswith('mongodb')
@@ -150,7 +153,7 @@ def test_an_old_release_closes_while_a_newer_one_evolves_and_opens_again(make_si
         assert all('Traceback' not in process.log for process in site.old)
 
 
-@STORES
+@on('sqlite')
 def test_a_release_that_is_rolled_back_finds_a_history_ahead_of_its_plan(make_site, store_url, figures):
     """``unknown`` says what it does; what the newer release left half done keeps everybody out."""
     plan = [{'id': id} for id in 'abc']
@@ -215,7 +218,7 @@ def steps(plan) -> list[dict]:
     ]
 
 
-@STORES
+@on('sqlite', 'postgresql')
 def test_plans_that_change_while_processes_of_the_one_before_are_there(make_site, urls, store_url, figures):
     before = [{'id': id} for id in 'abc']
     sites = {}
@@ -250,7 +253,7 @@ def test_plans_that_change_while_processes_of_the_one_before_are_there(make_site
         assert 'Traceback' not in ''.join(process.log for process in site.processes)
 
 
-@STORES
+@on('postgresql')
 @pytest.mark.parametrize('killed', [False, True])
 def test_an_evolution_that_is_renamed_while_the_release_before_runs_it(make_site, store_url, killed, figures):
     """The new release waits for it under its old name, or does it under its new one; and nobody does it twice."""
@@ -286,7 +289,7 @@ def test_an_evolution_that_is_renamed_while_the_release_before_runs_it(make_site
     check_nobody_served_during(site, 'new', figures)
 
 
-@STORES
+@on('sqlite', 'postgresql')
 def test_two_releases_with_something_of_their_own_to_do_at_the_same_moment(make_site, store_url, figures):
     """They take turns, and none of them serves while the other evolves."""
     transactional = not store_url.startswith('mongodb')

@@ -90,7 +90,7 @@ def test_a_reload_in_mid_run_hands_the_evolution_on(make_site, name, figures):
     site = make_site(evolutions=plan, lease=30)
     server = kind.start(site)
     with users(server):
-        for number in range(long_or_short(long=4, short=2)):
+        for number in range(long_or_short(long=4, short=1)):
             site.until_told('half', 'one', times=number + 1)
             if not kind.forks:
                 # uwsgi gives a worker up that is stopped while it loads the application.
