@@ -201,6 +201,25 @@ def test_a_transactional_one_that_ends_its_transaction_is_found_out(bench, how):
     assert 'late' not in bench.titles()
 
 
+@on('sqlite', 'postgresql')
+@pytest.mark.parametrize('then_raises', [False, True])
+def test_what_ended_its_transaction_does_not_run_again_by_itself(bench, then_raises):
+    """Or what it has saved would be saved again with each attempt."""
+
+    def body(self):
+        raw_insert(bench, 'early')
+        transaction.commit()
+        if then_raises:
+            raise ValueError('after that')
+
+    evolver = bench.run(evolution(body, transactional=True), max_attempts=5, retry_delay=0.0)
+    assert evolver.gate.verdict.reason is Reason.FAILED
+    assert 'part of it may be saved' in evolver.gate.verdict.detail
+    assert bench.titles() == ['early']
+    assert 'BrokeTransaction' in bench.store.error_of(bench.latest('it'))
+    assert ('after that' in bench.store.error_of(bench.latest('it'))) is then_raises
+
+
 @on('mariadb')
 def test_ddl_that_commits_implicitly_is_found_out(bench):
     def body(self):

@@ -26,7 +26,7 @@ from .events import Event, Listeners, What, fields
 from .gate import Gate, Progress, Reason, Serving, Verdict
 from .history import Attempt, History, State
 from .lease import Lease
-from .leaving import leave_at_exit
+from .leaving import Leaving, leave_at_exit
 from .options import Options
 from .overview import Overview
 from .plan import Plan, PlannedEvolution
@@ -326,7 +326,7 @@ class Evolver:
 
     def _forget_parent(self) -> None:
         """Nothing of this is shared with the process that this one was forked from."""
-        self._leaving = threading.Event()
+        self._leaving = Leaving()
         self._left_at: float | None = None
         self._starting = threading.Lock()
         self._thread = None
@@ -363,7 +363,7 @@ class Evolver:
         if self._left_at is not None and time.monotonic() - self._left_at < _STAYED:
             return False
         self._left_at = None
-        self._leaving = threading.Event()
+        self._leaving = Leaving()
         return True
 
     def _glance(self) -> None:

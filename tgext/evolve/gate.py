@@ -159,13 +159,14 @@ class Gate:
             self._moved.notify_all()
         return before
 
-    def show(self, progress: Progress) -> None:
-        """This process runs an evolution, which has come so far."""
+    def show(self, progress: Progress | None) -> None:
+        """This process runs an evolution, which has come so far; None: it has just begun."""
         with self._moved:
             # Closed by hand it stays, whatever goes on behind it.
             reason = self._verdict.reason if self._verdict.reason is Reason.DOWN else Reason.RUNNING
             self._verdict = replace(self._verdict, reason=reason, progress=progress)
-            self.pace.see(progress)
+            if progress is not None:
+                self.pace.see(progress)
             self._moved.notify_all()
 
     def arm(self) -> None:

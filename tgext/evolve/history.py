@@ -36,7 +36,8 @@ class Attempt:
     ``started`` and ``finished`` are milliseconds since 1970 by the database's clock. An
     interrupted attempt without ``finished`` belongs to a process that was killed or deposed; one
     with it, to a process that left in good order. ``reached`` is how many items the evolution had
-    processed in all when an attempt that was not its last one ended.
+    processed in all when an attempt that was not its last one ended. After a ``final`` one it does not
+    run again by itself: part of what it did may be saved.
     """
 
     evolution_id: str
@@ -52,6 +53,7 @@ class Attempt:
     finished: int | None = None
     error: str | None = None
     reached: int | None = None
+    final: bool = False
 
     @property
     def order(self) -> tuple[int, int]:

@@ -15,6 +15,30 @@ from typing import Any, Protocol
 PATIENCE = 5.0
 
 
+class Leaving:
+    """Set once the process is told to leave; a signal handler may set it while its own thread waits for it.
+
+    That is what ``threading.Event`` cannot do: its lock is not reentrant.
+    """
+
+    def __init__(self) -> None:
+        self._set = False
+        self._changed = threading.Condition(threading.RLock())
+
+    def is_set(self) -> bool:
+        return self._set
+
+    def set(self) -> None:
+        self._set = True
+        with self._changed:
+            self._changed.notify_all()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """:param timeout: seconds. A signal in the very moment of going to sleep may cost all of them."""
+        with self._changed:
+            return self._changed.wait_for(self.is_set, timeout)
+
+
 class Leaver(Protocol):
     def leave(self) -> None: ...
 

@@ -69,6 +69,8 @@ class RetryPolicy:
         if not attempts:
             return NOW
         latest = attempts[-1]
+        if latest.final:
+            return Decision(Permission.NEVER, why='it ended its transaction by itself, so part of it may be saved')
         if latest.state is State.FAILED:
             return self._after_failure(planned, attempts, latest)
         if latest.state is State.INTERRUPTED:

@@ -14,12 +14,23 @@ from enum import Enum
 from . import failure
 from .agenda import Agenda
 from .batches import Around
-from .errors import Cancelled, CancelledByHand, LeaseLost, Paused, StoreAway, StoreBusy, TimedOut, Yielded
+from .errors import (
+    BrokeTransaction,
+    Cancelled,
+    CancelledByHand,
+    LeaseLost,
+    Paused,
+    StoreAway,
+    StoreBusy,
+    TimedOut,
+    Yielded,
+)
 from .events import Event, Listener, What, fields
 from .evolution import running
 from .gate import Progress, Serving
 from .history import Attempt, History, State
 from .lease import Lease
+from .leaving import Leaving
 from .partitions import Conductor, Sum
 from .plan import Plan, PlannedEvolution
 from .points import point
@@ -63,18 +74,19 @@ class Runner:
     :param application: how another process makes the application, for partitions that it works on.
     :param notify: told what becomes of each attempt, and of its progress: the former when it is
         recorded and nothing is open on the database, the latter in a thread of its own.
-    :param show: called with each new progress at once, in the thread of the evolution; it must be quick.
+    :param show: called with each new progress at once, in the thread of the evolution, and with None
+        when one begins; it must be quick.
     """
 
     plan: Plan
     store: Store
     policy: RetryPolicy
     around: Around
-    leaving: threading.Event
+    leaving: Leaving
     announce: float = 0.0
     changed: Callable[[Snapshot], object] = lambda snapshot: None
     notify: Listener = lambda event: None
-    show: Callable[[Progress], object] = lambda progress: None
+    show: Callable[[Progress | None], object] = lambda progress: None
     application: str | None = None
     _announced: bool = False
 
@@ -185,6 +197,7 @@ class Runner:
             lease.token,
             extra=started.extra,
         )
+        self.show(None)  # what the one before has told is over
         self.notify(started)
         began = False
         try:
@@ -260,7 +273,9 @@ class Runner:
         """:param history: as it was before this attempt."""
         planned, attempt = run.planned, run.attempt
         before = [a for a in history.under(planned.names) if a.fingerprint == attempt.fingerprint]
-        then = History([*history.attempts, replace(attempt, state=State.FAILED)])
+        # What ended its own transaction may be saved in part: again and again would be worse.
+        broke = isinstance(error, BrokeTransaction)
+        then = History([*history.attempts, replace(attempt, state=State.FAILED, final=broke)])
         event = replace(
             run.event(What.FAILED, error),
             repeated=any(a.state is State.FAILED for a in before),
@@ -277,7 +292,7 @@ class Runner:
             exc_info=None if event.repeated else traceback,
             extra=event.extra,
         )
-        self._record(run.attempt, State.FAILED, failure.describe(error))
+        self._record(run.attempt, State.FAILED, failure.describe(error), final=broke)
         run.tell(event)
 
     def _interrupted(self, run: _Run, began: bool, why: str) -> None:
@@ -290,12 +305,14 @@ class Runner:
         log.info('[%s] %r was interrupted: %s', self.store.namespace, event.evolution_id, why, extra=event.extra)
         run.tell(event)
 
-    def _record(self, attempt: Attempt, state: State, error: str) -> None:
+    def _record(self, attempt: Attempt, state: State, error: str, *, final: bool = False) -> None:
         """Record an outcome other than done, under the fence.
+
+        :param final: it does not run again by itself.
 
         :raises LeaseLost: a later holder has marked this attempt already.
         """
-        if not self.store.record(attempt, state, error):
+        if not self.store.record(attempt, state, error, final=final):
             raise LeaseLost(f'{attempt.evolution_id!r} was marked by a later holder')
 
 

@@ -161,12 +161,11 @@ def plan(application: Application, opts: argparse.Namespace, output: Output) -> 
 
 def _count(application: Application, planned: PlannedEvolution | None, output: Output) -> int | None:
     """How much there is to do, of an evolution that has a ``count()``; what that writes is rolled back."""
-    count = getattr(planned.evolution, 'count', None) if planned is not None else None
-    if planned is None or not callable(count):
+    if planned is None or not callable(getattr(planned.evolution, 'count', None)):
         return None
     try:
         with application.context():
-            rows = count()
+            rows = application.enabled().count(planned.id)
     except Exception as error:
         output.note(f'count() of {planned.id!r} failed: {failure.brief(error)}')
         return None

@@ -311,8 +311,10 @@ class Store(ABC):
         """
 
     @abstractmethod
-    def finish(self, attempt: Attempt, state: State, error: str | None = None) -> bool:
+    def finish(self, attempt: Attempt, state: State, error: str | None = None, *, final: bool = False) -> bool:
         """Record the outcome on the attempt's own row, if that still runs: the fence.
+
+        :param final: it does not run again by itself.
 
         :returns: False when it was no longer running: a later holder has marked it.
         """
@@ -329,7 +331,15 @@ class Store(ABC):
         if not self.record_done(attempt, planned):
             raise LeaseLost('a later holder has marked this attempt')
 
-    def record(self, attempt: Attempt, state: State, error: str | None = None, patience: float = 30.0) -> bool:
+    def record(
+        self,
+        attempt: Attempt,
+        state: State,
+        error: str | None = None,
+        patience: float = 30.0,
+        *,
+        final: bool = False,
+    ) -> bool:
         """:meth:`finish`, tried again for ``patience`` seconds while the database is busy.
 
         Recording an outcome must not fail because somebody else was writing just then.
@@ -337,7 +347,7 @@ class Store(ABC):
         until = time.monotonic() + patience
         while True:
             try:
-                return self.finish(attempt, state, error)
+                return self.finish(attempt, state, error, final=final)
             except StoreAway:
                 raise
             except StoreError:

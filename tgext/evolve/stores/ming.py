@@ -399,7 +399,7 @@ class MongoStore(Store):
             'error': None,
         }
 
-    def finish(self, attempt: Attempt, state: State, error: str | None = None) -> bool:
+    def finish(self, attempt: Attempt, state: State, error: str | None = None, *, final: bool = False) -> bool:
         own_row = self._row_of(attempt)
         values: dict[str, Any] = {
             'state': state.value,
@@ -407,7 +407,7 @@ class MongoStore(Store):
             'error': None if error is None else _Literal(error),
         }
         if state is not State.DONE:
-            values['reached'] = self._reached(attempt.evolution_id)
+            values |= {'reached': self._reached(attempt.evolution_id), 'final': final}
         recorded = self._run(lambda: self._set(HISTORY, {**own_row, 'state': State.RUNNING.value}, values))
         if recorded is not None:
             return True
@@ -682,6 +682,7 @@ def _attempt(document: dict[str, Any]) -> Attempt:
             started=optional_integer(document['started']),
             finished=optional_integer(document['finished']),
             reached=optional_integer(document.get('reached')),
+            final=bool(document.get('final')),
         )
     except UNREADABLE as error:
         raise edited(f'the record {document.get("_id")!r}', error, f'the collection {HISTORY}') from None

@@ -63,6 +63,7 @@ _LOOK = [
     history.c.started,
     history.c.finished,
     history.c.reached,
+    history.c.final,
 ]
 
 _CHECKPOINT = [
@@ -496,7 +497,7 @@ class SQLAlchemyStore(Store):
             'pid': grant.owner.pid,
         }
 
-    def _outcome(self, attempt: Attempt, state: State, error: str | None) -> Any:
+    def _outcome(self, attempt: Attempt, state: State, error: str | None, final: bool = False) -> Any:
         """The fence: one conditional write on the attempt's own row."""
         return (
             update(history)
@@ -505,13 +506,13 @@ class SQLAlchemyStore(Store):
                 state=state.value,
                 finished=database_now(),
                 error=error,
-                **({} if state is State.DONE else {'reached': _reached()}),
+                **({} if state is State.DONE else {'reached': _reached(), 'final': final}),
             )
         )
 
-    def finish(self, attempt: Attempt, state: State, error: str | None = None) -> bool:
+    def finish(self, attempt: Attempt, state: State, error: str | None = None, *, final: bool = False) -> bool:
         def record(connection: Connection) -> bool:
-            return connection.execute(self._outcome(attempt, state, error)).rowcount == 1
+            return connection.execute(self._outcome(attempt, state, error, final)).rowcount == 1
 
         return self._run(record)
 
@@ -874,6 +875,7 @@ def _attempt(
     started: int | None,
     finished: int | None,
     reached: int | None,
+    final: bool | None,
 ) -> Attempt:
     try:
         return Attempt(
@@ -889,6 +891,7 @@ def _attempt(
             optional_integer(started),
             optional_integer(finished),
             reached=optional_integer(reached),
+            final=bool(final),
         )
     except UNREADABLE as error:
         raise edited(f'the record of {evolution_id!r}', error, f'the table {history.name}') from None

@@ -64,6 +64,7 @@ history: Any = Table(
     Column('finished', BigInteger),
     Column('error', _long_text),
     Column('reached', BigInteger),
+    Column('final', Boolean),
     **_MYSQL,
 )
 Index('ix_tgext_evolve_history_evolution', history.c.evolution_id)

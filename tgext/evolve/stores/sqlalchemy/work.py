@@ -130,10 +130,16 @@ class SessionWork:
             # ROLLBACK, which may be implicit: MariaDB commits before DDL.
             savepoint = f'tgext_evolve_{attempt.token}_{attempt.attempt}'
             connection.exec_driver_sql(f'SAVEPOINT {savepoint}')
-            with self._in_time():
-                yield
+            ended = 'it committed or rolled back its session, or removed it'
+            try:
+                with self._in_time():
+                    yield
+            except Exception as error:
+                if self._registry() is not session or session.get_transaction() is not root:
+                    raise broke(f'{ended}, and then raised {type(error).__name__}') from error
+                raise
             if self._registry() is not session or session.get_transaction() is not root:
-                raise broke('it committed or rolled back its session, or removed it')
+                raise broke(ended)
             session.flush()
             try:
                 connection.exec_driver_sql(f'RELEASE SAVEPOINT {savepoint}')
