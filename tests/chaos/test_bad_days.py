@@ -138,7 +138,7 @@ def test_an_evolution_that_misbehaves_fails_and_its_server_lives(day, store_url,
 SOON = 6
 
 
-@on('sqlite', 'postgresql', 'mariadb')
+@on('sqlite', 'postgresql', also=['mariadb'])
 def test_a_statement_that_takes_too_long_is_cancelled(day, store_url, figures):
     """One after the other: no cancelling may hit what comes afterwards on the same connection."""
     deeds = [
@@ -399,7 +399,7 @@ def change(site, **documents):
             database[documents['collection']].update_one({}, documents['update'])
 
 
-@on('sqlite', 'postgresql', also=['mariadb'])
+@on('postgresql', also=['sqlite', 'mariadb'])
 def test_tables_that_are_dropped_under_a_running_evolution(make_site, store_url, figures):
     """Without its lease the holder stops, and all begins again, with tokens that go on growing."""
     evolutions = [
@@ -457,7 +457,7 @@ ODD = {
 }
 
 
-@on('sqlite', 'mongodb', also=['postgresql', 'mariadb'])
+@on('sqlite', also=['mongodb', 'postgresql', 'mariadb'])
 def test_a_record_that_somebody_edited(make_site, store_url, request, figures):
     kind = request.node.callspec.params['store_url']
     site = make_site(store_url, evolutions=[{'id': 'one'}], watch=0.2)
@@ -534,6 +534,7 @@ LEASES = {
 }
 
 
+@pytest.mark.skipif(not LONG, reason='only in the long form: script/chaos')
 @on('sqlite', also=['mongodb', 'postgresql', 'mariadb'])
 def test_a_lease_that_somebody_edited(make_site, store_url, request, figures):
     """New work is done all the same, with tokens above all that were recorded, or it says what is wrong."""

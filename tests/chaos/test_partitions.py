@@ -102,7 +102,7 @@ def complains_little(log: str) -> None:
     assert log.count('the lease could not be renewed for') <= 1
 
 
-@on(*SERVERS)
+@on('postgresql', 'mongodb', long=SERVERS)
 def test_a_holder_that_is_cut_off_is_replaced_and_goes_on_as_a_waiter(behind, server, figures):
     """Cut off with all its connections, or only with those of the store, so that its session goes on working."""
     # A waiter must not give up while a busy machine starts the others.
@@ -148,7 +148,7 @@ def test_a_holder_that_is_cut_off_is_replaced_and_goes_on_as_a_waiter(behind, se
         check(site, figures)
 
 
-@on(*SERVERS)
+@on('mariadb', long=SERVERS)
 def test_a_session_that_is_cut_off_for_a_while_keeps_its_lease(behind, server, figures):
     """The heartbeat has connections of its own: as long as they get through, nobody takes over."""
     cells = []
@@ -176,7 +176,7 @@ def test_a_session_that_is_cut_off_for_a_while_keeps_its_lease(behind, server, f
         check(site, figures)
 
 
-@on('postgresql', 'mariadb')
+@on('postgresql', long=('mariadb',))
 def test_a_connection_that_is_reset_in_a_query_costs_one_attempt_and_not_the_time_of_the_query(behind, server, figures):
     """The server does not notice, works on, and keeps its locks: the session is ended by the next attempt."""
     cells = []
@@ -261,7 +261,7 @@ def test_processes_with_a_slow_net_run_each_evolution_once(behind, server, figur
     check(site, figures)
 
 
-@on('postgresql', 'mariadb')
+@on('mariadb', long=('postgresql',))
 def test_a_holder_that_gets_no_new_connection_finishes_on_the_one_it_has(behind, server, figures):
     """The heartbeat is told that there is no server; within one lease that is no reason to give up."""
     site, proxy = behind([{'id': 'one', 'does': 'hold', 'transactional': True}], lease=30)
@@ -281,7 +281,7 @@ def test_a_holder_that_gets_no_new_connection_finishes_on_the_one_it_has(behind,
     check(site, figures)
 
 
-@on(*SERVERS)
+@on('postgresql', long=SERVERS)
 def test_all_come_back_by_themselves_after_the_server_was_killed(make_site, server, figures):
     """Killed while one process is about to commit, another in a query, others wait, and one takes the lease."""
     cells = {}

@@ -90,7 +90,7 @@ def retry(site, id) -> None:
         assert site.store.forgive([id]) == 1
 
 
-@on('sqlite', 'postgresql')
+@on('postgresql')
 def test_an_old_release_closes_while_a_newer_one_evolves_and_opens_again(make_site, urls, store_url, figures):
     """Also when the newer one's evolution fails, until somebody has it tried again; and when its process is killed."""
     transactional = not store_url.startswith('mongodb')
@@ -218,7 +218,7 @@ def steps(plan) -> list[dict]:
     ]
 
 
-@on('sqlite', 'postgresql')
+@on('sqlite')
 def test_plans_that_change_while_processes_of_the_one_before_are_there(make_site, urls, store_url, figures):
     before = [{'id': id} for id in 'abc']
     sites = {}
@@ -289,7 +289,7 @@ def test_an_evolution_that_is_renamed_while_the_release_before_runs_it(make_site
     check_nobody_served_during(site, 'new', figures)
 
 
-@on('sqlite', 'postgresql')
+@on('postgresql')
 def test_two_releases_with_something_of_their_own_to_do_at_the_same_moment(make_site, store_url, figures):
     """They take turns, and none of them serves while the other evolves."""
     transactional = not store_url.startswith('mongodb')

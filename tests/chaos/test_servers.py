@@ -108,6 +108,7 @@ def test_a_reload_in_mid_run_hands_the_evolution_on(make_site, name, figures):
     check_once(site, figures)
 
 
+@only_long
 @some('gunicorn', also=['gunicorn --preload'])
 def test_workers_that_hang_are_killed_by_their_server_in_mid_run(make_site, name, figures):
     """gunicorn's ``--timeout``: a sync worker that is stopped cannot say that it lives."""
@@ -128,6 +129,7 @@ def test_workers_that_hang_are_killed_by_their_server_in_mid_run(make_site, name
     check_once(site, figures)
 
 
+@only_long
 @some('gunicorn', also=['uwsgi', 'gunicorn gthread', 'gunicorn --preload', 'uwsgi --lazy-apps'])
 def test_recycled_workers_come_to_an_end_with_their_evolutions(make_site, name, figures):
     """503s count as requests: the worker that evolves is recycled as well, under traffic all the time.
@@ -177,6 +179,7 @@ def test_uwsgi_without_threads_stays_closed_even_after_a_holder_died_elsewhere(m
     check_once(site, figures)
 
 
+@only_long
 def test_waitress_that_is_killed_and_started_again_with_several_threads(make_site, figures):
     """A process manager starts it anew, with users at its door all the time."""
     kind = Kind([*WAITRESS[:1], '--threads', '8', *WAITRESS[1:]])
@@ -197,6 +200,7 @@ def test_waitress_that_is_killed_and_started_again_with_several_threads(make_sit
     check_once(site, figures)
 
 
+@only_long
 def test_gearbox_serve_reload_in_mid_run(make_site, figures):
     """A file changes while an evolution runs: the child is replaced, and the next one does the work once."""
     kind = Kind(lambda site, port: [*gearbox('egg:waitress#main')(site, port), '--reload'])

@@ -118,19 +118,19 @@ class Conductor:
         rest: Callable[[float], object],
         application: str | None = None,
     ):
-        self._store = store
-        self._planned = planned
-        self._evolution: BatchedEvolution = planned.evolution
-        self._attempt = attempt
+        self.store = store
+        self.planned = planned
+        self.evolution: BatchedEvolution = planned.evolution
+        self.attempt = attempt
         self._around = around
-        self._between = between
-        self._rest = rest
-        self._application = self._evolution.application or application
+        self.between = between
+        self.rest = rest
+        self.application = self.evolution.application or application
 
     def run(self) -> None:
         checkpoints = self._open()
-        self._between(Sum.of(checkpoints))
-        executor = self._evolution.executor() if self._store.threads else None
+        self.between(Sum.of(checkpoints))
+        executor = self.evolution.executor() if self.store.threads else None
         if executor is None:
             self._run_here(checkpoints)
         else:
@@ -143,16 +143,16 @@ class Conductor:
         taken = self._take()
         if taken and all(each.until is not None for each in taken):
             # Who made them died before the last one.
-            self._store.forget_checkpoints([self._planned.id])
+            self.store.forget_checkpoints([self.planned.id])
             taken = []
         if taken:
             done = Sum.of(taken).done
             if done:
-                log.info('[%s] %r goes on after %d items', self._store.namespace, self._planned.id, done)
+                log.info('[%s] %r goes on after %d items', self.store.namespace, self.planned.id, done)
             return taken
         with self._around():
             bounds = self._bounds()
-            total = count(self._store, self._evolution)
+            total = count(self.store, self.evolution)
         new = [
             Checkpoint(number, after, until, total=total if number == 0 else None)
             for number, (after, until) in enumerate(bounds)
@@ -163,30 +163,30 @@ class Conductor:
         said = False
         while True:
             try:
-                return self._store.take_checkpoints(self._attempt, new)
+                return self.store.take_checkpoints(self.attempt, new)
             except StoreBusy as busy:
                 # A batch of an older holder, whose session could not be ended.
                 if not said:
-                    log.warning('[%s] %s', self._store.namespace, busy)
+                    log.warning('[%s] %s', self.store.namespace, busy)
                 said = True
-            self._between(Sum(0, None, 0.0))
-            self._rest(0.2)
+            self.between(Sum(0, None, 0.0))
+            self.rest(0.2)
 
     def _bounds(self) -> list[tuple[str | None, str | None]]:
-        wanted = self._evolution.partitions
-        cuts = items_of(self._store, self._evolution).cuts(wanted) if wanted > 1 else []
+        wanted = self.evolution.partitions
+        cuts = items_of(self.store, self.evolution).cuts(wanted) if wanted > 1 else []
         texts = list(dict.fromkeys(keys.dumps(cut) for cut in cuts))
         return list(zip([None, *texts], [*texts, None], strict=True))
 
     # -- here
 
     def _run_here(self, checkpoints: list[Checkpoint]) -> None:
-        batches = Batches(self._store, self._planned, self._attempt, self._around, self._rest)
+        batches = Batches(self.store, self.planned, self.attempt, self._around, self.rest)
         current = {each.partition: each for each in checkpoints}
 
         def between(checkpoint: Checkpoint) -> None:
             current[checkpoint.partition] = checkpoint
-            self._between(Sum.of(list(current.values())))
+            self.between(Sum.of(list(current.values())))
 
         for checkpoint in checkpoints:
             batches.run(checkpoint, between)
@@ -195,7 +195,7 @@ class Conductor:
 
     def _hand_out(self, checkpoints: list[Checkpoint], executor: Any) -> None:
         home, stop = uuid.uuid4().hex, threading.Event()
-        _homes[home] = Home(self._store, self._planned, self._around, stop)
+        _homes[home] = Home(self.store, self.planned, self._around, stop)
         workers = _Workers(self, (home, os.getpid()), executor)
         try:
             workers.run(checkpoints)
@@ -225,26 +225,26 @@ class _Workers:
         while self._futures:
             ended, _ = wait(self._futures, timeout=_LOOK, return_when=FIRST_COMPLETED)
             again = [partition for future in ended if self._is_left(future, partition := self._futures.pop(future))]
-            checkpoints = self._of._store.checkpoints(self._of._planned.id)
+            checkpoints = self._of.store.checkpoints(self._of.planned.id)
             now = Sum.of(checkpoints)
             if now.done > done:
                 done, self._deaths = now.done, 0
-            self._of._between(now)
+            self._of.between(now)
             if again:
-                self._of._rest(_LOOK)
+                self._of.rest(_LOOK)
                 self._submit([each for each in checkpoints if each.partition in again])
 
     def _submit(self, checkpoints: Sequence[Checkpoint]) -> None:
         for checkpoint in checkpoints:
             if checkpoint.finished:
                 continue
-            task = Task(self._of._attempt, checkpoint, self._home, self._of._application)
+            task = Task(self._of.attempt, checkpoint, self._home, self._of.application)
             try:
                 future = self._executor.submit(work, task)
             except RuntimeError as error:  # broken, or shut down by somebody else
                 self._count_death(error)
                 self.close()
-                self._executor = self._of._evolution.executor()
+                self._executor = self._of.evolution.executor()
                 future = self._executor.submit(work, task)
             self._futures[future] = checkpoint.partition
 
@@ -259,24 +259,24 @@ class _Workers:
         if told.fate is Fate.FINISHED:
             return False
         if told.fate is Fate.AWAY or told.fate is Fate.STOPPED:
-            log.warning('[%s] partition %d: %s', self._of._store.namespace, partition, told.text)
+            log.warning('[%s] partition %d: %s', self._of.store.namespace, partition, told.text)
             return True
         if told.fate is Fate.LOST:
             raise LeaseLost(f'the checkpoint of partition {partition} belongs to another attempt')
         if told.error is not None:
             raise told.error
         raise WorkerFailed(
-            f'partition {partition} of {self._of._planned.id!r} failed in a worker:\n{told.text}',
-            place=self._of._planned.origin,
+            f'partition {partition} of {self._of.planned.id!r} failed in a worker:\n{told.text}',
+            place=self._of.planned.origin,
             remedy='Mend the evolution or what the worker lacks; it goes on from its checkpoints.',
         )
 
     def _count_death(self, error: BaseException) -> None:
         self._deaths += 1
-        log.warning('[%s] a worker has died: %s', self._of._store.namespace, failure.brief(error))
+        log.warning('[%s] a worker has died: %s', self._of.store.namespace, failure.brief(error))
         if self._deaths > _MOST_DEATHS:
             raise WorkerFailed(
-                f'workers of {self._of._planned.id!r} died {self._deaths} times and nothing was processed meanwhile',
+                f'workers of {self._of.planned.id!r} died {self._deaths} times and nothing was processed meanwhile',
                 place=f'its executor, {type(self._executor).__name__}',
                 remedy='See the logs of the workers: they may not start, or process() may kill them.',
             ) from error
@@ -284,7 +284,7 @@ class _Workers:
     def end(self) -> None:
         """Wait until nobody works any more; those in other processes can save nothing by then."""
         with suppress(StoreError):
-            self._of._store.drop_checkpoints(self._of._attempt)
+            self._of.store.drop_checkpoints(self._of.attempt)
         for future in self._futures:
             future.cancel()
         wait(self._futures, timeout=None if self._are_threads() else _PATIENCE)
