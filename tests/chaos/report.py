@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
+from textwrap import fill, indent
 from typing import Any
 
 from tests.servers import MariaDB, MongoDB, PostgreSQL, Unavailable
@@ -56,6 +57,8 @@ SURVIVED = {
     'forks': 'A process forked in the middle of an evolution, or the application was loaded before a fork.',
     'edits': 'Somebody edited, deleted or restored rows of the lease or the history by hand.',
     'refusals': 'The database refused something: a right, a table, space, a connection.',
+    'misbehaviours': 'An evolution did what it must not: it ended its process or its transaction, closed its session, '
+    'raised what nobody expects, left threads behind, and the like.',
     'timeouts': 'A statement was cancelled because its evolution had no more time.',
 }
 
@@ -86,7 +89,7 @@ def page(figures: Figures, machine: Sequence[str], *, long: bool) -> str:
         _title('How long users wait', '-'),
         _promise(long),
         _seconds(figures, stores),
-        _mutations(figures),
+        *_mutations(figures),
         _title('How each figure is won', '-'),
         _definitions({'evolutions': 'Evolutions that were to be done when all was over.', **WRONG}),
         _definitions({what: text for what, text in SURVIVED.items() if _total(figures, stores, what)}),
@@ -99,7 +102,14 @@ def page(figures: Figures, machine: Sequence[str], *, long: bool) -> str:
         _title('The machine', '-'),
         '\n'.join(f'- {line}' for line in machine),
     ]
-    return '\n\n'.join(part for part in parts if part) + '\n'
+    return '\n\n'.join(_wrapped(part) for part in parts if part) + '\n'
+
+
+def _wrapped(part: str) -> str:
+    """Prose in lines of a readable length; what has lines of its own keeps them."""
+    if '\n' in part:
+        return part
+    return fill(part, 110, break_long_words=False, break_on_hyphens=False)
 
 
 def _title(text: str, line: str) -> str:
@@ -149,21 +159,21 @@ def _seconds(figures: Figures, stores: Sequence[str]) -> str:
     return _table(['', 'kills', 'median', 'worst'], rows)
 
 
-def _mutations(figures: Figures) -> str:
+def _mutations(figures: Figures) -> list[str]:
     counts = figures.get(MUTATIONS, {}).get('counts', {})
     if not counts.get('mutations'):
-        return ''
-    title = _title('Would the tests notice?', '-')
+        return []
     made, noticed = counts['mutations'], counts.get('noticed', 0)
-    return (
-        f'{title}\n\n{made} small mistakes were made in copies of the product, one at a time: the fence removed, the '
-        f'lease no longer renewed, the gate opened because the lease is free, the wrong clock asked, and so on '
-        f'(``tests/chaos/mutations.py`` has them all). The tests noticed {noticed} of them.'
-    )
+    return [
+        _title('Would the tests notice?', '-'),
+        f'{made} small mistakes were made in copies of the product, one at a time: the fence removed, the lease no '
+        f'longer renewed, the gate opened because the lease is free, the wrong clock asked, and so on '
+        f'(``tests/chaos/mutations.py`` has them all). The tests noticed {noticed} of them.',
+    ]
 
 
 def _definitions(texts: Mapping[str, str]) -> str:
-    return '\n\n'.join(f'{what}\n    {text}' for what, text in texts.items())
+    return '\n\n'.join(f'{what}\n{indent(_wrapped(text), "    ")}' for what, text in texts.items())
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
