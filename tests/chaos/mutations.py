@@ -97,12 +97,12 @@ MUTATIONS = (
     Mutation(
         'the old attempts are marked after the history was read',
         'runner.py',
-        '            self._interrupt_older(lease)\n'
+        '            older = self._interrupt_older(lease)\n'
         "            point('after-marking')\n"
         '            while not self.leaving.is_set():\n'
         '                snapshot = self.store.snapshot()\n',
         '            before = self.store.snapshot()\n'
-        '            self._interrupt_older(lease)\n'
+        '            older = self._interrupt_older(lease)\n'
         '            while not self.leaving.is_set():\n'
         '                snapshot, before = before or self.store.snapshot(), None\n',
         (ORDER + 'test_what_was_recorded_until_it_was_marked_is_not_run_again[sqlite]',),
@@ -319,7 +319,7 @@ MUTATIONS = (
     Mutation(
         'nobody ends the session of the deposed holder',
         SQL_STORE,
-        'self._dialect.end_sessions(connection, {row.owner for row in rows})',
+        'self._dialect.end_sessions(connection, owners)',
         'pass',
         (LEAVING + 'test_a_holder_that_was_paused_in_a_transaction_cannot_commit_it[postgresql]',),
     ),

@@ -359,7 +359,7 @@ class StoreMachine(RuleBasedStateMachine):
         assert sorted(_key(attempt) for attempt in found) == sorted(older)
         assert {attempt.state for attempt in found} <= {State.RUNNING}
         for key in older:
-            self._change(key, state=State.INTERRUPTED)
+            self._change(key, state=State.INTERRUPTED, reached=0)
             self.errors[key] = f'interrupted: its process died or lost the lease; {grant.owner} took over'
         self.marked = max(self.marked, grant.token)
 
@@ -381,7 +381,8 @@ class StoreMachine(RuleBasedStateMachine):
         assert recorded is (row is not None and row.state is State.RUNNING)
         if recorded:
             assert key not in self.sure or key[1] >= self.marked, 'a deposed holder recorded something'
-            self._change(key, state=state, finished=self.clock.now)
+            reached = None if state is State.DONE else 0
+            self._change(key, state=state, finished=self.clock.now, reached=reached)
             self.errors[key] = error
 
     def _attempt_at(self, key) -> Attempt:

@@ -15,6 +15,10 @@ from .evolver import Evolver
 #: So many objects are looked at, nearest first, before it is given up.
 _MOST = 50_000
 
+#: Where several applications are composed, one is at most so much further away than the nearest: a
+#: middleware or two. What is further belongs to other applications of the process, by what all share.
+_DEEPER = 8
+
 
 def evolver_in(app: Any) -> Evolver | None:
     """The evolver of a WSGI application, below any middleware around it; or of a configuration.
@@ -35,16 +39,21 @@ def evolver_in(app: Any) -> Evolver | None:
 def evolvers_below(app: Any) -> Iterator[Evolver]:
     """The evolvers of all applications that a WSGI application is made of, the nearest first."""
     seen: set[int] = set()
-    todo = deque([app])
+    todo = deque([(app, 0)])
+    deepest = None
     while todo and len(seen) < _MOST:
-        each = todo.popleft()
+        each, depth = todo.popleft()
         if id(each) in seen:
             continue
+        if deepest is not None and depth > deepest:
+            return
         seen.add(id(each))
         if isinstance(each, GateMiddleware):
+            if deepest is None:
+                deepest = depth + _DEEPER
             yield each.evolver
         else:
-            todo += _inside(each)
+            todo += [(inside, depth + 1) for inside in _inside(each)]
 
 
 def _inside(thing: Any) -> list[Any]:

@@ -358,8 +358,7 @@ class MongoStore(Store):
                 )
                 # After nobody can move them any more.
                 reached = self._reached(attempt.evolution_id)
-                if reached:
-                    collection.update_one(self._row_of(attempt), {'$set': {'reached': reached}})
+                collection.update_one(self._row_of(attempt), {'$set': {'reached': reached}})
             return found
 
         return self._run(mark)
