@@ -74,7 +74,7 @@ class History:
         #: Did a person say that this is the right place, though nothing ran here?
         self.is_claimed = any(a.evolution_id == CLAIM and a.state in SETTLED for a in found)
         #: The record of a person having closed the gate, with who and when; None when it is not.
-        self.down = next((a for a in found if a.state is State.DOWN), None)
+        self.down = next((a for a in found if a.evolution_id == CLAIM and a.state is State.DOWN), None)
         self._by_id: dict[str, list[Attempt]] = {}
         for attempt in self.attempts:
             self._by_id.setdefault(attempt.evolution_id, []).append(attempt)
