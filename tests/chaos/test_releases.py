@@ -187,7 +187,7 @@ def test_a_release_that_is_rolled_back_finds_a_history_ahead_of_its_plan(make_si
     for process in (*back.values(), mended, after):
         process.until_reason('newer-release')
         assert "'d' (" in process.log
-        assert 'tgext.evolve.stamp(conf, [ids])' in process.log
+        assert 'gearbox evolve stamp d' in process.log
     site.go()
     newer = site.fork()
     for process in (newer, *back.values(), mended, after):
