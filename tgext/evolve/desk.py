@@ -15,7 +15,7 @@ from .history import Attempt, State
 from .lease import Lease
 from .overview import Entry, Overview
 from .records import Records
-from .stores.base import LeaseRow, Owner
+from .stores.base import LeaseRow
 
 #: How many of each the first view has; the rest is asked for.
 PENDING = 40
@@ -226,18 +226,6 @@ class _Impatient(Records):
     def hold(self, patience: float = _PATIENCE) -> Lease:
         return super().hold(min(patience, _PATIENCE))
 
-    def cancel_this(self, id: str) -> None:
-        """:raises NothingRuns: also when another one runs by now: nobody said that one should end."""
-        lease = self._store.snapshot().lease
-        running = lease.report.evolution_id if lease is not None and lease.alive else None
-        if running != id:
-            raise NothingRuns(
-                f'{id!r} does not run now' + (f', {running!r} does' if running else ''),
-                place=f'namespace {self._options.namespace!r} of {self._store.name}',
-                remedy='Nothing was cancelled.',
-            )
-        self._store.ask(Owner(), cancel=id)
-
 
 def _retry(records: _Impatient, id: str, message: str) -> str:
     forgiven = records.retry([id])
@@ -252,7 +240,7 @@ def _stamp(records: _Impatient, id: str, message: str) -> str:
 
 
 def _cancel(records: _Impatient, id: str, message: str) -> str:
-    records.cancel_this(id)
+    records.cancel(id)
     return f'{id} was asked to end. It does so at its next report of progress.'
 
 

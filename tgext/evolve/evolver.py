@@ -249,7 +249,7 @@ class Evolver:
 
     def _move(self, verdict: Verdict) -> Verdict:
         before = self.gate.verdict
-        if (before.serving, before.reason, before.message) != (verdict.serving, verdict.reason, verdict.message):
+        if _told(before) != _told(verdict):
             level = logging.WARNING
             closed = verdict.serving is not Serving.EVERYTHING
             if before.reason is Reason.RETRYING and verdict.reason in _GOOD_REASONS and closed:
@@ -696,6 +696,12 @@ _STUCK_REASONS = frozenset(
         Reason.DATABASE_REFUSES,
     }
 )
+
+
+def _told(verdict: Verdict) -> tuple[object, ...]:
+    """What is logged again when it changes: of a newer release also *what* it began, which somebody has to stamp."""
+    detail = verdict.detail if verdict.reason is Reason.NEWER_RELEASE else ''
+    return verdict.serving, verdict.reason, verdict.message, detail
 
 
 def _progress(lease: LeaseRow | None) -> Progress | None:

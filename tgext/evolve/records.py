@@ -105,21 +105,25 @@ class Records:
         self._store.prepare()
         self._store.ask(Owner(), paused=False)
 
-    def cancel(self) -> str:
+    def cancel(self, id: str | None = None) -> str:
         """Ask whoever runs an evolution to end it at its next report; its id.
 
         It is recorded as cancelled, and stays closed until :meth:`retry` or :meth:`stamp`. One that
         reports nothing cannot be ended, and one that comes to its end before it hears of it is done.
 
-        :raises NothingRuns: when nothing runs now.
+        :param id: only this one: nobody said that another should end, if that runs by now.
+        :raises NothingRuns: when nothing runs now, or another one.
         """
         snapshot = self._store.snapshot()
         running = _running(snapshot.history, snapshot.lease)
-        if running is None:
+        if running is None or id not in (None, running):
+            nothing = 'there is nothing to cancel: no evolution runs now'
+            if id is not None:
+                nothing = f'{id!r} does not run now' + (f', {running!r} does' if running else '')
             raise NothingRuns(
-                'there is nothing to cancel: no evolution runs now',
+                nothing,
                 place=f'namespace {self._options.namespace!r} of {self._store.name}',
-                remedy=f'To keep what is pending from beginning, type: {to_type("pause")}',
+                remedy=f'Nothing was cancelled. To keep what is pending from beginning, type: {to_type("pause")}',
             )
         self._store.ask(Owner(), cancel=running)
         return running
