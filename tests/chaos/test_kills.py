@@ -119,9 +119,9 @@ def test_a_kill_inside_an_evolution_is_survived_in_time(make_site, store_url, ne
         site.until_told('made', pid=heirs[key].pid)
     killed = {}
     for key, (site, holder) in sites.items():
-        site.go()
         killed[key] = time.monotonic()
         holder.kill()
+        site.go()
         figures.count('kills')
     for (way, transactional), (site, holder) in sites.items():
         heir = heirs[way, transactional]

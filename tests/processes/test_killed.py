@@ -59,9 +59,9 @@ def seen(transactional: bool) -> list[int]:
 
 def kill(site, holder) -> float:
     """When it was killed; whoever runs the evolution again is not held any more."""
-    site.go()
     killed = time.monotonic()
     holder.kill()
+    site.go()
     return killed
 
 
