@@ -7,14 +7,13 @@ import threading
 from contextlib import contextmanager
 
 import pytest
+from playwright.sync_api import expect
 
 from tests import apps
 from tests.web.test_dashboard import SECRET, Plain, Root, as_user, broken, member_site, model  # noqa: F401
 from tgext.evolve.tokens import COOKIE
 
 pytestmark = pytest.mark.browser
-
-expect = pytest.importorskip('playwright.sync_api').expect
 
 OPTIONS = {'bypass_secret': SECRET}
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from playwright import sync_api as playwright
 
 from tests.browser.conftest import PATIENCE
 
-playwright = pytest.importorskip('playwright.sync_api')
 expect = playwright.expect
 
 pytestmark = pytest.mark.browser

@@ -7,13 +7,13 @@ import threading
 import time
 
 import pytest
+from playwright import sync_api as playwright
 
 import tgext.evolve
 from tests import apps
 from tests.web.conftest import PATIENCE
 from tgext.evolve.gate import Reason, Serving, Verdict
 
-playwright = pytest.importorskip('playwright.sync_api')
 expect = playwright.expect
 
 pytestmark = pytest.mark.browser

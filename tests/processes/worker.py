@@ -20,7 +20,7 @@ from tg import TGController, expose
 
 import tgext.evolve
 from tests import apps
-from tgext.evolve import Evolution
+from tgext.evolve import BatchedEvolution, Evolution
 from tgext.evolve.points import at_points
 
 #: Rows of the page table, or documents of the page collection; each evolution adds 1 to each of them.
@@ -220,6 +220,24 @@ class Step(Evolution):
         note(f'exitcode{child.exitcode}', self.evolution_id)
 
 
+class Batches(BatchedEvolution):
+    """Adds 1 to each row, one row in a batch."""
+
+    batch_size = 1
+
+    def __init__(self, id, **attributes):
+        self.evolution_id = id
+        vars(self).update(attributes)
+        self.items = rows.model.Page if rows.kind == 'sql' else 'page'
+
+    def process(self, item):
+        note('process', self.evolution_id)
+        if rows.kind == 'sql':
+            item.seen += 1
+        else:
+            self.session.page.update_one({'_id': item['_id']}, {'$inc': {'seen': 1}})
+
+
 class Root(TGController):
     @expose(content_type='text/plain')
     def index(self):
@@ -234,7 +252,12 @@ class Root(TGController):
 
 
 def evolutions(given: list) -> list:
-    return [Step(**each) if isinstance(each, dict) else import_module(each) for each in given]
+    def one(each):
+        if not isinstance(each, dict):
+            return import_module(each)
+        return Batches(**each) if each.pop('batched', False) else Step(**each)
+
+    return [one(each) for each in given]
 
 
 def _reached(points: dict):

@@ -155,7 +155,8 @@ def test_the_page_says_which_form_it_was():
 
 @pytest.mark.parametrize('figures', [FIGURES, {}])
 def test_the_page_is_good_restructuredtext(figures):
-    core = pytest.importorskip('docutils.core')
+    from docutils import core
+
     page = report.page(figures, ['2 cores'], long=True)
     settings = {'report_level': 2, 'halt_level': 2, 'raw_enabled': False}
     html = core.publish_string(page, writer='html', settings_overrides=settings).decode()

@@ -9,9 +9,6 @@ import sys
 
 import pytest
 
-pytest.importorskip('tgext.debugbar')
-pytest.importorskip('tgext.pluggable')
-
 #: An application's package: tgext.debugbar looks for its root controller.
 PACKAGE = {
     '__init__.py': '',
