@@ -4,13 +4,10 @@ Between the two, pages got a slug and a word count, and the tag ``py`` was renam
 does one of these, each in another style. They are plugged in ``config/app_cfg.py``.
 """
 
-import time
-
 import tg
-import transaction
-from sqlalchemy import func, select, text
+from sqlalchemy import select, text
 
-from tgext.evolve import Evolution
+from tgext.evolve import BatchedEvolution, Evolution
 
 from .lib.text import count_words, slugify
 from .model import DBSession, Page
@@ -50,21 +47,18 @@ class RenameTag(Evolution):
         DBSession.execute(text('UPDATE tag SET name = :new WHERE name = :old'), {'old': self.old, 'new': self.new})
 
 
-class CountWords(Evolution):
-    """Commits by itself, page by page: when it is interrupted, the next process goes on where this one stopped."""
+class CountWords(BatchedEvolution):
+    """In batches, each saved with its checkpoint: when it is interrupted, the next process goes on where it stopped."""
 
     evolution_id = '2026-11-count-words'
     depends_on = (BackfillSlugs.evolution_id,)
     description = 'Count the words of every page'
+    items = Page
+    where = Page.words.is_(None)
+    batch_size = 2  # so that one sees it move: 500 is the default
 
-    def evolve(self):
-        pause = float(tg.config.get('sample_app.demo_pause', 0))  # seconds
-        total = DBSession.scalar(select(func.count()).select_from(Page))
-        todo = DBSession.scalars(select(Page.page_id).where(Page.words.is_(None)).order_by(Page.page_id)).all()
-        for done, page_id in enumerate(todo, total - len(todo) + 1):
-            page = DBSession.get(Page, page_id)
-            page.words = count_words(page.body)
-            DBSession.flush()
-            transaction.commit()
-            self.progress(done, total)
-            time.sleep(pause)
+    def process(self, page):
+        page.words = count_words(page.body)
+
+    def pause(self):
+        return self.batch_size * float(tg.config.get('sample_app.demo_pause', 0))  # seconds

@@ -3,11 +3,9 @@
 There are no transactions: each document is saved by itself, and what is done already is not done again.
 """
 
-import time
-
 import tg
 
-from tgext.evolve import Evolution
+from tgext.evolve import BatchedEvolution, Evolution
 
 from .lib.text import count_words, slugify
 from .ming_model import DBSession, Page
@@ -28,17 +26,18 @@ class BackfillSlugs(Evolution):
             self.progress(done, len(pages))
 
 
-class CountWords(Evolution):
+class CountWords(BatchedEvolution):
+    """Its checkpoint follows each batch: what is killed between the two runs that batch again, which does no harm."""
+
     evolution_id = '2026-11-count-words'
     depends_on = (BackfillSlugs.evolution_id,)
     description = 'Count the words of every page'
+    items = Page
+    where = {'words': None}
+    batch_size = 2  # so that one sees it move: 500 is the default
 
-    def evolve(self):
-        pause = float(tg.config.get('sample_app.demo_pause', 0))  # seconds
-        pages = Page.query.find().sort('_id').all()
-        for done, page in enumerate(pages, 1):
-            if page.words is None:
-                page.words = count_words(page.body)
-                DBSession.flush()
-                time.sleep(pause)
-            self.progress(done, len(pages))
+    def process(self, page):
+        page.words = count_words(page.body)
+
+    def pause(self):
+        return self.batch_size * float(tg.config.get('sample_app.demo_pause', 0))  # seconds

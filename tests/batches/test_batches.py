@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import pytest
 from sqlalchemy import delete, func, insert, literal, select, update
@@ -125,6 +126,29 @@ def test_plain_documents_of_a_collection(table):
 
 
 # -- passes
+
+
+@on('sqlite', 'mongodb')
+def test_a_pause_is_asked_for_with_the_application_around_it(table):
+    table.fill(20)
+    inside = []
+
+    @contextmanager
+    def around():
+        inside.append('entered')
+        yield
+        inside.append('left')
+
+    def pause(self):
+        inside.append('asked')
+        return 0
+
+    evolver = table.evolver(batched(table, pause=pause, batch_size=10))
+    evolver.around = around
+    evolver.run()
+    assert 'asked' in inside
+    where = inside.index('asked')
+    assert (inside[where - 1], inside[where + 1]) == ('entered', 'left')
 
 
 @every_sql

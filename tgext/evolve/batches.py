@@ -123,7 +123,11 @@ class Batches:
 
     def _breathe(self) -> None:
         pause = self._evolution.pause
-        seconds = pause() if callable(pause) else pause
+        if callable(pause):
+            with self._around():
+                seconds = pause()
+        else:
+            seconds = pause
         if seconds > 0:
             self._rest(seconds)
 

@@ -198,10 +198,10 @@ class Evolver:
         :raises PlanError: when there is no such evolution, or it is not batched, or nothing can be rolled back here.
         """
         planned = self._find(id)
-        refusal = self.store.refuses(planned)
-        if not planned.batched or refusal is not None:
+        refusal = self.store.refuses(planned) if planned.batched else 'it is not batched'
+        if refusal is not None:
             raise PlanError(
-                f'{id!r} cannot be tried: {refusal or "it is not batched"}',
+                f'{id!r} cannot be tried: {refusal}',
                 place=planned.origin,
                 remedy='Only batches in a transaction can be processed and rolled back.',
             )

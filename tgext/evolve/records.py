@@ -88,7 +88,7 @@ class Records:
         self._withdraw_cancel(names)
         if restart:
             # Under the lease: nobody works on a batch meanwhile.
-            with self.hold():
+            with self.hold(self._patience):
                 self._store.forget_checkpoints(names)
         return self._store.forgive(names)
 

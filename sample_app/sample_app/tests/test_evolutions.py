@@ -1,7 +1,6 @@
 """Each evolution by itself, as a plain object on old rows."""
 
 import pytest
-import transaction
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 
@@ -37,24 +36,8 @@ def test_a_tag_that_a_page_has_already_is_an_error():
         RenameTag(old='web', new='security').evolve()
 
 
-def test_counting_goes_on_where_it_was_interrupted(monkeypatch):
-    monkeypatch.setattr(CountWords, 'progress', _stop_after(10))
-    with pytest.raises(KeyboardInterrupt):
-        CountWords().evolve()
-    transaction.abort()
-    assert DBSession.query(Page).filter(Page.words.is_not(None)).count() == 10
-
-    reports = []
-    monkeypatch.setattr(CountWords, 'progress', lambda self, *report: reports.append(report))
-    CountWords().evolve()
-    assert reports[0] == (11, 40)
-    assert reports[-1] == (40, 40)
-    assert DBSession.query(Page).filter(Page.words.is_(None)).count() == 0
-
-
-def _stop_after(count):
-    def progress(self, done, total):
-        if done == count:
-            raise KeyboardInterrupt
-
-    return progress
+def test_the_words_of_a_page_are_counted():
+    page = DBSession.scalars(select(Page).filter_by(title='Sorting')).first()
+    assert page.words is None
+    CountWords().process(page)
+    assert page.words == len(page.body.split())

@@ -79,6 +79,19 @@ def test_old_pages_are_served_when_they_have_evolved(make_app, old):
     assert 'not counted' not in page
 
 
+def test_the_progress_that_visitors_see_is_that_of_the_pages(make_app, old):
+    app = make_app({**old, 'sample_app.demo_pause': '0.05'})
+    tgext.evolve.start(tg.config)
+    seen = set()
+    while not tgext.evolve.wait(tg.config, timeout=0.05):
+        progress = app.get('/_evolve/status').json.get('progress')
+        if progress and progress.get('total') == 40:
+            seen.add(progress['done'])
+    # Told each half second, for at least two: the last of what gave pages a slug, and several of what counts words.
+    assert len(seen) >= 4
+    assert max(seen) <= 40
+
+
 def test_a_new_database_has_nothing_to_evolve(make_app, old):
     make_app({**old, 'sample_app.setup': 'new'})
     app = make_app({**old, 'tgext.evolve.mode': 'wait'}, fill=False)

@@ -58,7 +58,7 @@ def unstamp(application: Application, opts: argparse.Namespace, output: Output) 
 def retry(application: Application, opts: argparse.Namespace, output: Output) -> Exit:
     evolver = application.enabled()
     application.check_ids(opts.ids)
-    forgiven = application.records().retry(opts.ids)
+    forgiven = _held(lambda: application.records(opts.wait).retry(opts.ids, restart=opts.restart))
     if not forgiven:
         line = 'no attempt had failed, was cancelled or interrupted: nothing changes'
     elif evolver.options.mode == 'wait':
@@ -68,7 +68,10 @@ def retry(application: Application, opts: argparse.Namespace, output: Output) ->
             f'{_attempts(forgiven)} no longer count: it runs again at once where a server waits for it, else when '
             f'one starts, or when this is typed: {to_type("run")}'
         )
-    return _said(application, 'retry', [line], output, ids=list(opts.ids), attempts=forgiven)
+    lines = [line]
+    if opts.restart:
+        lines.append('a batched one begins anew: what its checkpoints said is forgotten')
+    return _said(application, 'retry', lines, output, ids=list(opts.ids), attempts=forgiven, restart=opts.restart)
 
 
 def _attempts(count: int) -> str:

@@ -30,6 +30,7 @@ DOES: dict[str, Verb] = {
     'history': reading.history,
     'graph': reading.graph,
     'run': running.run,
+    'dry-run': running.dry_run,
     'stamp': acting.stamp,
     'unstamp': acting.unstamp,
     'retry': acting.retry,

@@ -12,6 +12,7 @@ VERBS = {
     'plan': 'what would run now, in which order, and how much of it there is',
     'check': 'is anything pending? exit 0: no, 1: yes, 69: the database is away',
     'run': 'run what is pending here and now',
+    'dry-run': 'process one batch of a batched evolution and roll it back',
     'watch': 'look at whoever runs, until nothing is left',
     'history': 'every attempt, the newest last, with its error',
     'stamp': 'record evolutions as done without running them',
@@ -69,7 +70,9 @@ def add_verbs(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentPar
     made['stamp'].add_argument('--all', action='store_true', help='everything that is pending')
     for verb in ('unstamp', 'retry'):
         made[verb].add_argument('ids', nargs='+', metavar='ID')
-    for verb in ('stamp', 'unstamp', 'adopt', 'claim'):
+    made['retry'].add_argument('--restart', action='store_true', help='batched ones begin anew, not where they stopped')
+    made['dry-run'].add_argument('id', metavar='ID')
+    for verb in ('stamp', 'unstamp', 'retry', 'adopt', 'claim'):
         made[verb].add_argument(
             '--wait', type=_seconds, default=0.0, metavar='S', help='seconds to wait for the lease (default: 0)'
         )

@@ -13,6 +13,7 @@ from contextlib import contextmanager, nullcontext, redirect_stdout
 from typing import TYPE_CHECKING, Any
 
 from .. import failure
+from ..errors import ItemFailed, PlanError
 from ..events import Event, What
 from ..evolver import Ended, Evolver
 from ..overview import Overview
@@ -64,6 +65,24 @@ def run(application: Application, opts: argparse.Namespace, output: Output) -> E
     }
     output.wrong(str(problem), document('run', **result, error=error))
     return problem.code
+
+
+def dry_run(application: Application, opts: argparse.Namespace, output: Output) -> Exit:
+    """One batch, processed and rolled back; nothing of it is saved, and nobody waits for it."""
+    evolver = application.enabled()
+    application.check_ids([opts.id], planned=True)
+    with redirect_stdout(sys.stderr) if output.json else nullcontext():
+        try:
+            items = evolver.dry_run(opts.id)
+        except PlanError as error:
+            raise Problem(Exit.FAILED, 'no-dry-run', f'{error.thing} (in {error.place})', error.remedy) from error
+        except ItemFailed as error:
+            raise Problem(
+                Exit.FAILED, 'failed', f'{error.thing}: {failure.brief(error.__cause__ or error)}', error.remedy
+            ) from error
+    line = f'{items} items of {opts.id} were processed and rolled back' if items else f'{opts.id} finds no items'
+    output.lines([line], document('dry-run', **of_application(evolver), id=opts.id, items=items))
+    return Exit.DONE
 
 
 def _say_whom_it_waits_for(overview: Overview, patience: float, output: Output) -> None:
