@@ -23,6 +23,8 @@ GATE = MODELS + 'test_a_gate_never_passes_unless_it_is_open_and_armed'
 POLICY = 'tests/unit/test_policy.py'
 LEAVING = 'tests/processes/test_leaving.py::'
 FORKING = 'tests/processes/test_forking.py::'
+BATCHES = 'tests/batches/test_batches.py::'
+BATCH_CHAOS = 'tests/chaos/test_batches.py::'
 
 SQL_STORE = 'stores/sqlalchemy/store.py'
 SQL_WORK = 'stores/sqlalchemy/work.py'
@@ -350,5 +352,137 @@ MUTATIONS = (
         '    if os.getpid() != here:\n        for stream',
         '    if os.getpid() != here and False:\n        for stream',
         (FORKING + 'test_a_child_that_leaves_the_evolution_records_nothing[fork_and_return-sqlite]',),
+    ),
+    # -- batches
+    Mutation(
+        'a checkpoint moves for whoever asks (SQL)',
+        SQL_STORE,
+        '            .where(*self._own_checkpoint(attempt), checkpoint.c.partition == to.partition)',
+        '            .where(*self._checkpoints_of([attempt.evolution_id]), checkpoint.c.partition == to.partition)',
+        (
+            BATCHES + 'test_a_deposed_holder_moves_no_checkpoint[sqlite]',
+            BATCH_CHAOS + 'test_who_was_deposed_between_two_batches_has_the_next_one_refused[sqlite]',
+        ),
+    ),
+    Mutation(
+        'a checkpoint moves for whoever asks (MongoDB)',
+        MING,
+        "where = {**self._own_checkpoint(attempt), 'partition': to.partition}",
+        "where = {**self._checkpoints_of(attempt.evolution_id), 'partition': to.partition}",
+        (
+            BATCHES + 'test_a_deposed_holder_moves_no_checkpoint[mongodb]',
+            BATCH_CHAOS + 'test_who_was_deposed_between_two_batches_has_the_next_one_refused[mongodb]',
+        ),
+    ),
+    Mutation(
+        'a checkpoint is saved in a transaction of its own, after the work of its batch',
+        SQL_STORE,
+        '            around = work.transactional(attempt, planned, save)',
+        '            around = work.plain(lambda: self._run(save))',
+        (
+            BATCH_CHAOS + 'test_who_was_deposed_between_two_batches_has_the_next_one_refused[sqlite]',
+            BATCHES + 'test_a_deposed_holder_moves_no_checkpoint[sqlite]',
+        ),
+    ),
+    Mutation(
+        'the answer of the fence of a batch is not read (MongoDB)',
+        MING,
+        "        if not moved:\n            raise LeaseLost('the checkpoint belongs to another attempt')",
+        "        if not moved and False:\n            raise LeaseLost('the checkpoint belongs to another attempt')",
+        (BATCH_CHAOS + 'test_who_was_deposed_between_two_batches_has_the_next_one_refused[mongodb]',),
+    ),
+    Mutation(
+        'who was deposed may still make checkpoints (SQL)',
+        SQL_STORE,
+        'values(state=State.RUNNING.value)).rowcount != 1:',
+        'values(state=State.RUNNING.value)).rowcount < 0:',
+        (
+            BATCH_CHAOS
+            + 'test_who_was_deposed_before_its_first_batch_makes_no_checkpoint_and_says_no_more_than_that[sqlite]',
+        ),
+    ),
+    Mutation(
+        'the checkpoints that a deposed holder makes are taken for those of its successor (MongoDB)',
+        MING,
+        "'made': attempt.token,",
+        "'made': 0,",
+        (
+            BATCH_CHAOS
+            + 'test_who_was_deposed_before_its_first_batch_makes_no_checkpoint_and_says_no_more_than_that[mongodb]',
+        ),
+    ),
+    Mutation(
+        'who takes over leaves the checkpoints to whom it deposed',
+        SQL_STORE,
+        '                        checkpoint.c.token < grant.token,\n                    )\n'
+        "                    .values(owner='')",
+        '                        checkpoint.c.token < grant.token,\n                    )\n'
+        '                    .values(owner=checkpoint.c.owner)',
+        (BATCHES + 'test_a_deposed_holder_moves_no_checkpoint[sqlite]',),
+    ),
+    Mutation(
+        'dropped checkpoints are not dropped (SQL)',
+        SQL_STORE,
+        "connection.execute(update(checkpoint).where(*self._own_checkpoint(attempt)).values(owner=''))",
+        'pass',
+        (BATCHES + 'test_a_checkpoint_that_was_dropped_is_moved_by_nobody_until_it_is_taken_again[sqlite]',),
+    ),
+    Mutation(
+        'dropped checkpoints are not dropped (MongoDB)',
+        MING,
+        "update_many(self._own_checkpoint(attempt), {'$set': {'owner': ''}})",
+        'count_documents(self._own_checkpoint(attempt))',
+        (BATCHES + 'test_a_checkpoint_that_was_dropped_is_moved_by_nobody_until_it_is_taken_again[mongodb]',),
+    ),
+    Mutation(
+        'the next process begins with the first batch again',
+        'partitions.py',
+        '        if taken and all(each.until is not None for each in taken):\n',
+        '        if taken:\n',
+        (BATCH_CHAOS + 'test_a_kill_at_any_point_of_a_batch_loses_nothing_and_counts_nothing_twice[sqlite]',),
+    ),
+    Mutation(
+        'half of the checkpoints is taken for all of them',
+        'partitions.py',
+        '        if taken and all(each.until is not None for each in taken):\n',
+        '        if taken and False:\n',
+        (BATCH_CHAOS + 'test_a_kill_at_any_point_of_a_batch_loses_nothing_and_counts_nothing_twice[mongodb]',),
+    ),
+    Mutation(
+        "nobody ends the sessions of a deposed holder's partitions",
+        SQL_STORE,
+        '                owners |= {_worker(owner, number)',
+        '                _ = {_worker(owner, number)',
+        (
+            BATCH_CHAOS + 'test_the_open_batch_of_a_paused_holder_keeps_its_successor_out_for_no_longer_than_the_lease'
+            '[postgresql]',
+        ),
+    ),
+    Mutation(
+        'threads go on with their partitions when the process leaves',
+        'partitions.py',
+        'if self._home.stop.is_set() or self._home.leaves():',
+        'if self._home.stop.is_set():',
+        (
+            BATCH_CHAOS + 'test_sigterm_ends_threads_after_their_batches_and_the_next_process_goes_on_from_there'
+            '[postgresql]',
+        ),
+    ),
+    Mutation(
+        'the last batches of threads are refused when the process leaves',
+        'partitions.py',
+        '        if self._are_threads():\n            wait(',
+        '        if self._are_threads() and False:\n            wait(',
+        (
+            BATCH_CHAOS + 'test_sigterm_ends_threads_after_their_batches_and_the_next_process_goes_on_from_there'
+            '[mongodb]',
+        ),
+    ),
+    Mutation(
+        'a batched evolution that gets on is stopped all the same',
+        'policy.py',
+        '    return (attempt.reached or 0) > (reached or 0)',
+        '    return False',
+        (BATCHES + 'test_attempts_that_get_on_do_not_count_towards_the_last_one[sqlite]', POLICY),
     ),
 )

@@ -210,6 +210,8 @@ class Site:
     options: dict[str, Any] = field(default_factory=dict)
     processes: list[Process] = field(default_factory=list)
     counter: int = 0
+    #: Of the page table, or documents of the page collection.
+    rows: int = ROWS
 
     def __post_init__(self) -> None:
         self.witness = self.directory / 'witness'
@@ -229,10 +231,11 @@ class Site:
                         ' slug VARCHAR(100), seen INTEGER NOT NULL DEFAULT 0, flag BOOLEAN)'
                     )
                 )
-                for row in range(1, ROWS + 1):
-                    database.execute(text("INSERT INTO page (id, title) VALUES (:row, 'page')"), {'row': row})
+                for first in range(1, self.rows + 1, 1000):
+                    values = ', '.join(f"({row}, 'page')" for row in range(first, min(first + 1000, self.rows + 1)))
+                    database.execute(text(f'INSERT INTO page (id, title) VALUES {values}'))
             else:
-                database.page.insert_many({'_id': row, 'seen': 0} for row in range(1, ROWS + 1))
+                database.page.insert_many({'_id': row, 'seen': 0} for row in range(1, self.rows + 1))
 
     @property
     def is_sql(self) -> bool:

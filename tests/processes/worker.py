@@ -11,6 +11,8 @@ import os
 import signal
 import sys
 import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from pathlib import Path
 
@@ -21,7 +23,7 @@ from tg import TGController, expose
 import tgext.evolve
 from tests import apps
 from tgext.evolve import BatchedEvolution, Evolution
-from tgext.evolve.points import at_points
+from tgext.evolve.points import at_points, point
 
 #: Rows of the page table, or documents of the page collection; each evolution adds 1 to each of them.
 ROWS = 10
@@ -221,21 +223,44 @@ class Step(Evolution):
 
 
 class Batches(BatchedEvolution):
-    """Adds 1 to each row, one row in a batch."""
+    """Adds 1 to each row, one row in a batch unless the test wants more.
+
+    :param threads: how many threads partitions run on; None: none but that of the evolution.
+    :param seconds: from one batch to the next.
+    """
 
     batch_size = 1
 
-    def __init__(self, id, **attributes):
+    def __init__(self, id, threads=None, seconds=0.0, **attributes):
         self.evolution_id = id
+        self.threads = threads
+        self.seconds = seconds
         vars(self).update(attributes)
         self.items = rows.model.Page if rows.kind == 'sql' else 'page'
 
-    def process(self, item):
-        note('process', self.evolution_id)
+    def evolve(self):
+        note('begin', self.evolution_id)
+        super().evolve()
+        note('end', self.evolution_id)
+
+    def process_batch(self, items):
+        """By the database, which adds to what is there when it does so: whoever is late adds to what others did."""
+        ids = [item.id if rows.kind == 'sql' else item['_id'] for item in items]
+        note('batch', f'{ids[0]}-{ids[-1]}')
+        point('in-batch')
         if rows.kind == 'sql':
-            item.seen += 1
+            page = rows.model.Page
+            change = update(page).where(page.id.between(ids[0], ids[-1])).values(seen=page.seen + 1)
+            self.session.execute(change, execution_options={'synchronize_session': False})
         else:
-            self.session.page.update_one({'_id': item['_id']}, {'$inc': {'seen': 1}})
+            self.session.page.update_many({'_id': {'$in': ids}}, {'$inc': {'seen': 1}})
+
+    def pause(self):
+        point('between-batches')
+        return self.seconds
+
+    def executor(self):
+        return None if self.threads is None else ThreadPoolExecutor(self.threads)
 
 
 class Root(TGController):
@@ -261,9 +286,15 @@ def evolutions(given: list) -> list:
 
 
 def _reached(points: dict):
+    """What is done at a point: ``kill``, or wait for a file; ``kill 3``: when it is passed for the third time only."""
+    passed = Counter()
+
     def reach(name: str) -> None:
-        action = points.get(name)
-        if action is None:
+        if name not in points:
+            return
+        action, _, number = points[name].partition(' ')
+        passed[name] += 1
+        if number and passed[name] != int(number):
             return
         note('point', name)
         if action == 'kill':

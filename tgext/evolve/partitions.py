@@ -21,6 +21,7 @@ from .errors import LeaseLost, Stop, StoreAway, StoreBusy, StoreError, WorkerFai
 from .evolution import BatchedEvolution
 from .history import Attempt
 from .plan import PlannedEvolution
+from .points import point
 from .stores.base import Checkpoint, Store
 
 log = logging.getLogger(__name__)
@@ -70,12 +71,17 @@ class Task:
 
 @dataclass(frozen=True)
 class Home:
-    """What a worker works with."""
+    """What a worker works with.
+
+    :param stop: set when the holder wants nothing more of it.
+    :param leaves: is this process told to end?
+    """
 
     store: Store
     planned: PlannedEvolution
     around: Around
     stop: threading.Event
+    leaves: Callable[[], bool] = lambda: False
 
 
 _homes: dict[str, Home] = {}
@@ -157,7 +163,10 @@ class Conductor:
             Checkpoint(number, after, until, total=total if number == 0 else None)
             for number, (after, until) in enumerate(bounds)
         ]
-        return self._take(new)
+        point('before-checkpoints')
+        taken = self._take(new)
+        point('after-checkpoints')
+        return taken
 
     def _take(self, new: Sequence[Checkpoint] = ()) -> list[Checkpoint]:
         said = False
@@ -195,12 +204,12 @@ class Conductor:
 
     def _hand_out(self, checkpoints: list[Checkpoint], executor: Any) -> None:
         home, stop = uuid.uuid4().hex, threading.Event()
-        _homes[home] = Home(self.store, self.planned, self._around, stop)
+        _homes[home] = Home(self.store, self.planned, self._around, stop, lambda: bool(self.rest(0)))
         workers = _Workers(self, (home, os.getpid()), executor)
         try:
             workers.run(checkpoints)
         except BaseException:
-            # Whoever works on may do so to the end of its batch, which is not saved elsewhere any more.
+            # Whoever works on may do so to the end of its batch, which is saved here and no longer elsewhere.
             stop.set()
             workers.end()
             raise
@@ -259,7 +268,8 @@ class _Workers:
         if told.fate is Fate.FINISHED:
             return False
         if told.fate is Fate.AWAY or told.fate is Fate.STOPPED:
-            log.warning('[%s] partition %d: %s', self._of.store.namespace, partition, told.text)
+            level = logging.WARNING if told.fate is Fate.AWAY else logging.INFO
+            log.log(level, '[%s] partition %d: %s', self._of.store.namespace, partition, told.text)
             return True
         if told.fate is Fate.LOST:
             raise LeaseLost(f'the checkpoint of partition {partition} belongs to another attempt')
@@ -282,12 +292,15 @@ class _Workers:
             ) from error
 
     def end(self) -> None:
-        """Wait until nobody works any more; those in other processes can save nothing by then."""
-        with suppress(StoreError):
-            self._of.store.drop_checkpoints(self._of.attempt)
+        """Wait until nobody works any more: threads save their last batch, other processes can save nothing by then."""
         for future in self._futures:
             future.cancel()
-        wait(self._futures, timeout=None if self._are_threads() else _PATIENCE)
+        if self._are_threads():
+            wait(self._futures)
+            return
+        with suppress(StoreError):
+            self._of.store.drop_checkpoints(self._of.attempt)
+        wait(self._futures, timeout=_PATIENCE)
 
     def _are_threads(self) -> bool:
         from concurrent.futures import ThreadPoolExecutor
@@ -346,7 +359,7 @@ class _Watch:
         self._looked = time.monotonic()
 
     def __call__(self, checkpoint: Checkpoint) -> None:
-        if self._home.stop.is_set():
+        if self._home.stop.is_set() or self._home.leaves():
             raise Stop('it was told to stop')
         if self._task.home[1] == os.getpid() or time.monotonic() - self._looked < _LOOK:
             return

@@ -401,6 +401,7 @@ class Store(ABC):
         """Make the checkpoints this attempt's own: from here on no other attempt can move them.
 
         :param new: what to begin with when there are none.
+        :raises LeaseLost: a later holder has marked this attempt.
         """
 
     @abstractmethod

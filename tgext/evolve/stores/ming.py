@@ -26,6 +26,7 @@ from .. import failure
 from ..errors import ItemFailed, LeaseLost, StoreAway, StoreBusy, StoreError
 from ..history import CLAIM, Attempt, History, State
 from ..plan import PlannedEvolution
+from ..points import point
 from .base import (
     UNREADABLE,
     Batch,
@@ -471,7 +472,9 @@ class MongoStore(Store):
 
     def checkpoints(self, evolution_id: str) -> list[Checkpoint]:
         documents = self._run(lambda: list(self._collection(CHECKPOINT).find(self._checkpoints_of(evolution_id))))
-        return sorted(map(_checkpoint, documents), key=attrgetter('partition'))
+        made = max((document.get('made', 0) for document in documents), default=0)
+        ours = [_checkpoint(document) for document in documents if document.get('made', 0) == made]
+        return sorted(ours, key=attrgetter('partition'))
 
     def _checkpoints_of(self, evolution_id: str) -> dict[str, Any]:
         return {'namespace': self.namespace, 'evolution_id': evolution_id}
@@ -483,18 +486,27 @@ class MongoStore(Store):
         of_this = self._checkpoints_of(attempt.evolution_id)
 
         def take() -> None:
+            collection = self._collection(CHECKPOINT)
             own = {'token': attempt.token, 'owner': attempt.owner}
             for each in new:
-                # One by one, and only what is missing: who died in between left some of them.
+                # Each holder makes documents of its own: those of one that was deposed meanwhile may have other bounds.
                 document = {
-                    '_id': f'{self.namespace}\n{attempt.evolution_id}\n{each.partition}',
+                    '_id': f'{self.namespace}\n{attempt.evolution_id}\n{attempt.token}\n{each.partition}',
+                    'made': attempt.token,
                     **of_this,
                     **own,
                     **vars(each),
                 }
                 with suppress(DuplicateKeyError):
-                    self._collection(CHECKPOINT).insert_one(document)
-            self._collection(CHECKPOINT).update_many({**of_this, 'token': {'$lte': attempt.token}}, {'$set': own})
+                    collection.insert_one(document)
+                point('between-checkpoints')
+            collection.update_many({**of_this, 'token': {'$lte': attempt.token}}, {'$set': own})
+            made = max((document['made'] for document in collection.find(of_this, {'made': 1})), default=0)
+            collection.delete_many({**of_this, 'made': {'$lt': made}})
+            # Asked last: who takes over marks this row first, and looks for checkpoints afterwards.
+            running = {**self._row_of(attempt), 'state': State.RUNNING.value}
+            if self._collection(HISTORY).find_one(running, {'_id': 1}) is None:
+                raise LeaseLost('a later holder has marked this attempt')
 
         self._run(take)
         return self.checkpoints(attempt.evolution_id)
@@ -517,6 +529,7 @@ class MongoStore(Store):
         batch = Batch(checkpoint)
         with self._sessions(f'a batch of {attempt.evolution_id!r}'):
             yield batch
+        point('before-checkpoint')
         to = batch.checkpoint
         where = {**self._own_checkpoint(attempt), 'partition': to.partition}
         moved = self._run(

@@ -17,7 +17,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from ... import failure
-from ...errors import ItemFailed, StoreBusy, StoreError
+from ...errors import ItemFailed, LeaseLost, StoreBusy, StoreError
 from ...history import CLAIM, SETTLED, Attempt, History, State
 from ...plan import PlannedEvolution
 from ..base import (
@@ -614,6 +614,10 @@ class SQLAlchemyStore(Store):
         def take(connection: Connection) -> list[Checkpoint]:
             with _transaction(connection):
                 self._dialect.set_lock_patience(connection)
+                # The fence: who takes over marks this row first, and looks for checkpoints afterwards.
+                running = [*self._row_of(attempt), history.c.state == State.RUNNING.value]
+                if connection.execute(update(history).where(*running).values(state=State.RUNNING.value)).rowcount != 1:
+                    raise LeaseLost('a later holder has marked this attempt')
                 taken = connection.execute(
                     update(checkpoint)
                     .where(*of_this, checkpoint.c.token <= attempt.token)
