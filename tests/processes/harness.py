@@ -235,7 +235,9 @@ class Site:
                     values = ', '.join(f"({row}, 'page')" for row in range(first, min(first + 1000, self.rows + 1)))
                     database.execute(text(f'INSERT INTO page (id, title) VALUES {values}'))
             else:
-                database.page.insert_many({'_id': row, 'seen': 0} for row in range(1, self.rows + 1))
+                rows = range(1, self.rows + 1)
+                database.page.insert_many({'_id': row, 'number': row, 'seen': 0} for row in rows)
+                database.page.create_index('number')
 
     @property
     def is_sql(self) -> bool:
