@@ -469,8 +469,9 @@ class MongoStore(Store):
 
     # -- batches
 
-    def checkpoints(self, evolution_id: str) -> list[Checkpoint]:
-        documents = self._run(lambda: list(self._collection(CHECKPOINT).find(self._checkpoints_of(evolution_id))))
+    def checkpoints(self, evolution_id: str, attempt: Attempt | None = None) -> list[Checkpoint]:
+        which = self._checkpoints_of(evolution_id) if attempt is None else self._own_checkpoint(attempt)
+        documents = self._run(lambda: list(self._collection(CHECKPOINT).find(which)))
         return sorted(map(_checkpoint, documents), key=attrgetter('partition'))
 
     def _checkpoints_of(self, evolution_id: str) -> dict[str, Any]:
@@ -518,7 +519,9 @@ class MongoStore(Store):
         with self._sessions(f'a batch of {attempt.evolution_id!r}'):
             yield batch
         to = batch.checkpoint
-        where = {**self._own_checkpoint(attempt), 'partition': to.partition}
+        # Each batch adds to one of the last two.
+        from_here = {'partition': checkpoint.partition, 'done': checkpoint.done, 'passes': checkpoint.passes}
+        where = {**self._own_checkpoint(attempt), **from_here}
         moved = self._run(
             lambda: self._collection(CHECKPOINT).update_one(where, {'$set': vars(to)}).matched_count,
         )
