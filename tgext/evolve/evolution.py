@@ -182,9 +182,10 @@ class BatchedEvolution(Evolution):
                 raise Unprocessed(item) from error
 
     def executor(self) -> Any:
-        """A ``concurrent.futures.Executor`` that partitions run on; None: one after the other, here.
+        """What partitions run on, see :mod:`tgext.evolve.executors`; None: one after the other, here.
 
-        It is shut down after the evolution has ended. Processes must be spawned, not forked.
+        A ``concurrent.futures.Executor``, or whatever has its ``submit()`` and ``shutdown()``. It is asked
+        for anew when one broke, and is shut down after the attempt. Processes must be spawned, not forked.
         """
         return None
 

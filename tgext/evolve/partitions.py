@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import threading
 import time
 import uuid
-from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Future, wait
+from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import dataclass, field
 from enum import Enum
 from importlib import import_module
 from typing import Any
@@ -32,8 +33,12 @@ _LOOK = 1.0
 #: How often workers may die without any of them having moved its checkpoint.
 _MOST_DEATHS = 5
 
-#: How long workers that were told to stop are waited for, where they cannot write any more, in seconds.
+#: How long workers in other processes that can save nothing any more are waited for, in seconds.
 _PATIENCE = 30.0
+
+#: This process, and those that are forked from it, whose pids are others. A pid alone says nothing:
+#: in containers many have the same.
+_FAMILY = uuid.uuid4().hex
 
 
 class Fate(Enum):
@@ -59,14 +64,23 @@ class Told:
 class Task:
     """One partition, as it is handed to a worker.
 
-    :param home: the key of what the holder's own process knows, and its pid.
+    :param home: the key of what the holder's own process knows.
     :param application: how another process makes the application.
+    :param turn: no two tasks are equal: Dask would take the result of the one before.
     """
 
     attempt: Attempt
-    checkpoint: Checkpoint
-    home: tuple[str, int]
+    partition: int
+    home: str
     application: str | None
+    turn: int
+    family: str = _FAMILY
+    pid: int = field(default_factory=os.getpid)
+
+    @property
+    def is_here(self) -> bool:
+        """Is this the process of the holder?"""
+        return self.family == _FAMILY and self.pid == os.getpid()
 
 
 @dataclass(frozen=True)
@@ -205,11 +219,10 @@ class Conductor:
     def _hand_out(self, checkpoints: list[Checkpoint], executor: Any) -> None:
         home, stop = uuid.uuid4().hex, threading.Event()
         _homes[home] = Home(self.store, self.planned, self._around, stop, lambda: bool(self.rest(0)))
-        workers = _Workers(self, (home, os.getpid()), executor)
+        workers = _Workers(self, home, executor)
         try:
             workers.run(checkpoints)
         except BaseException:
-            # Whoever works on may do so to the end of its batch, which is saved here and no longer elsewhere.
             stop.set()
             workers.end()
             raise
@@ -221,11 +234,13 @@ class Conductor:
 class _Workers:
     """The partitions that are in the hands of an executor."""
 
-    def __init__(self, conductor: Conductor, home: tuple[str, int], executor: Any):
+    def __init__(self, conductor: Conductor, home: str, executor: Any):
         self._of = conductor
         self._home = home
         self._executor = executor
-        self._futures: dict[Future[Told], int] = {}
+        #: With the executor that each was handed to: a broken one is replaced.
+        self._futures: dict[Future[Told], tuple[int, Any]] = {}
+        self._turns = itertools.count()
         self._deaths = 0
 
     def run(self, checkpoints: Sequence[Checkpoint]) -> None:
@@ -233,46 +248,73 @@ class _Workers:
         done = Sum.of(checkpoints).done
         while self._futures:
             ended, _ = wait(self._futures, timeout=_LOOK, return_when=FIRST_COMPLETED)
-            again = [partition for future in ended if self._is_left(future, partition := self._futures.pop(future))]
-            checkpoints = self._of.store.checkpoints(self._of.planned.id)
+            again = self._left_by(ended)
+            checkpoints = self._of.store.checkpoints(self._of.planned.id, self._of.attempt)
             now = Sum.of(checkpoints)
             if now.done > done:
                 done, self._deaths = now.done, 0
             self._of.between(now)
             if again:
                 self._of.rest(_LOOK)
-                self._submit([each for each in checkpoints if each.partition in again])
+                self._submit(self._own(checkpoints, again))
+
+    def _own(self, checkpoints: Sequence[Checkpoint], partitions: Collection[int]) -> list[Checkpoint]:
+        """:raises LeaseLost: another attempt has one of the partitions now, or a person has begun it anew."""
+        own = [each for each in checkpoints if each.partition in partitions]
+        if len(own) < len(partitions):
+            raise LeaseLost(f'checkpoints of {self._of.planned.id!r} belong to another attempt')
+        return own
 
     def _submit(self, checkpoints: Sequence[Checkpoint]) -> None:
         for checkpoint in checkpoints:
             if checkpoint.finished:
                 continue
-            task = Task(self._of.attempt, checkpoint, self._home, self._of.application)
+            task = Task(self._of.attempt, checkpoint.partition, self._home, self._of.application, next(self._turns))
             try:
                 future = self._executor.submit(work, task)
             except RuntimeError as error:  # broken, or shut down by somebody else
-                self._count_death(error)
-                self.close()
-                self._executor = self._of.evolution.executor()
+                self._replace(error)
                 future = self._executor.submit(work, task)
-            self._futures[future] = checkpoint.partition
+            self._futures[future] = checkpoint.partition, self._executor
 
-    def _is_left(self, future: Future[Told], partition: int) -> bool:
-        """Must this partition be handed out again?"""
-        try:
-            told = future.result()
-        except (Exception, CancelledError) as error:
-            # Our own task tells everything by its result: what is raised is about the worker.
-            self._count_death(error)
-            return True
+    def _replace(self, error: BaseException) -> None:
+        self._count_death(error)
+        self.close()
+        self._executor = self._of.evolution.executor()
+
+    def _left_by(self, ended: Collection[Future[Told]]) -> set[int]:
+        """The partitions that must be handed out again."""
+        left: set[int] = set()
+        dead: BaseException | None = None
+        for future in ended:
+            partition, executor = self._futures.pop(future)
+            try:
+                told = future.result()
+            except (Exception, CancelledError) as error:
+                # Our own task tells everything by its result: what is raised is about the worker.
+                left.add(partition)
+                broken = isinstance(error, BrokenExecutor)
+                if broken and executor is self._executor:
+                    self._replace(error)
+                elif not broken:
+                    dead = error
+            else:
+                if self._is_left(told, partition):
+                    left.add(partition)
+        if dead is not None:
+            # Once, however many partitions died of it.
+            self._count_death(dead)
+        return left
+
+    def _is_left(self, told: Told, partition: int) -> bool:
         if told.fate is Fate.FINISHED:
             return False
-        if told.fate is Fate.AWAY or told.fate is Fate.STOPPED:
-            level = logging.WARNING if told.fate is Fate.AWAY else logging.INFO
+        if told.fate is not Fate.FAILED:
+            # Also for one that lost its checkpoint: perhaps to a worker that was taken for dead. Whether
+            # it is still ours is seen when it is handed out.
+            level = logging.INFO if told.fate is Fate.STOPPED else logging.WARNING
             log.log(level, '[%s] partition %d: %s', self._of.store.namespace, partition, told.text)
             return True
-        if told.fate is Fate.LOST:
-            raise LeaseLost(f'the checkpoint of partition {partition} belongs to another attempt')
         if told.error is not None:
             raise told.error
         raise WorkerFailed(
@@ -286,21 +328,33 @@ class _Workers:
         log.warning('[%s] a worker has died: %s', self._of.store.namespace, failure.brief(error))
         if self._deaths > _MOST_DEATHS:
             raise WorkerFailed(
-                f'workers of {self._of.planned.id!r} died {self._deaths} times and nothing was processed meanwhile',
+                f'workers of {self._of.planned.id!r} died {self._deaths} times and nothing was processed meanwhile; '
+                f'the last: {failure.brief(error)}',
                 place=f'its executor, {type(self._executor).__name__}',
                 remedy='See the logs of the workers: they may not start, or process() may kill them.',
             ) from error
 
     def end(self) -> None:
         """Wait until nobody works any more: threads save their last batch, other processes can save nothing by then."""
-        for future in self._futures:
-            future.cancel()
         if self._are_threads():
+            for future in self._futures:
+                future.cancel()
             wait(self._futures)
             return
         with suppress(StoreError):
+            # They find out between two batches, or when they save one. Not cancelled: an executor that
+            # counts what runs among that (Dask) could not be waited for.
             self._of.store.drop_checkpoints(self._of.attempt)
-        wait(self._futures, timeout=_PATIENCE)
+        _, working = wait(self._futures, timeout=_PATIENCE)
+        for future in working:
+            future.cancel()
+        if working:
+            log.warning(
+                '[%s] %d workers of %r still run; they can save no checkpoint any more',
+                self._of.store.namespace,
+                len(working),
+                self._of.planned.id,
+            )
 
     def _are_threads(self) -> bool:
         from concurrent.futures import ThreadPoolExecutor
@@ -314,15 +368,29 @@ class _Workers:
 
 def work(task: Task) -> Told:
     """Work on one partition until it is finished; called by an executor, in whatever process."""
+    told = _work(task)
+    if not task.is_here:
+        log.info(
+            'partition %d of %r of %s:%s: %s',
+            task.partition,
+            task.attempt.evolution_id,
+            task.attempt.host,
+            task.attempt.pid,
+            f'{told.fate.value}: {told.text}' if told.text else told.fate.value,
+        )
+    return told
+
+
+def _work(task: Task) -> Told:
     try:
-        home = _home(task)
-        batches = Batches(home.store, home.planned, task.attempt, home.around, home.stop.wait)
-        [checkpoint] = [
-            each
-            for each in home.store.checkpoints(task.attempt.evolution_id)
-            if each.partition == task.checkpoint.partition
-        ]
-        batches.run(checkpoint, _Watch(task, home))
+        with _home(task) as home:
+            watch = _Watch(task, home)
+            checkpoint = watch.own()
+            watch.look()
+            if not task.is_here:
+                log.info('[%s] works on partition %d of %r', home.store.namespace, task.partition, home.planned.id)
+            batches = Batches(home.store, home.planned, task.attempt, home.around, home.stop.wait)
+            batches.run(checkpoint, watch)
     except LeaseLost as lost:
         return Told(Fate.LOST, str(lost))
     except Stop as stop:
@@ -330,24 +398,24 @@ def work(task: Task) -> Told:
     except (StoreAway, StoreBusy) as error:
         return Told(Fate.AWAY, str(error))
     except Exception as error:
-        here = task.home[1] == os.getpid()
-        return Told(Fate.FAILED, failure.describe(error), error if here else None)
+        return Told(Fate.FAILED, failure.describe(error), error if task.is_here else None)
     return Told(Fate.FINISHED)
 
 
-def _home(task: Task) -> Home:
-    key, pid = task.home
-    if key not in _homes:
+def _home(task: Task) -> AbstractContextManager[Home]:
+    if task.family != _FAMILY:
         # Another process has to make the application first, which is not the business of this module.
-        home: Home = import_module('.workers', __package__).home_of(task)
+        home: AbstractContextManager[Home] = import_module('.workers', __package__).home_of(task)
         return home
-    if pid != os.getpid():
+    if not task.is_here:
         raise WorkerFailed(
             'the executor forks processes, which share the connections of their parent',
             place='executor() of the evolution',
-            remedy="Have them spawned: ProcessPoolExecutor(mp_context=multiprocessing.get_context('spawn')).",
+            remedy='Have them spawned: return tgext.evolve.executors.processes(2).',
         )
-    return _homes[key]
+    if task.home not in _homes:
+        raise LeaseLost('the attempt is over')
+    return nullcontext(_homes[task.home])
 
 
 class _Watch:
@@ -361,12 +429,30 @@ class _Watch:
     def __call__(self, checkpoint: Checkpoint) -> None:
         if self._home.stop.is_set() or self._home.leaves():
             raise Stop('it was told to stop')
-        if self._task.home[1] == os.getpid() or time.monotonic() - self._looked < _LOOK:
+        if self._task.is_here or time.monotonic() - self._looked < _LOOK:
             return
         self._looked = time.monotonic()
+        self.own()
+        self.look()
+
+    def own(self) -> Checkpoint:
+        """:raises LeaseLost: the checkpoint belongs to another attempt now."""
+        attempt = self._task.attempt
+        for checkpoint in self._home.store.checkpoints(attempt.evolution_id, attempt):
+            if checkpoint.partition == self._task.partition:
+                return checkpoint
+        raise LeaseLost('its checkpoint belongs to another attempt')
+
+    def look(self) -> None:
+        """:raises Stop: the holder is gone, or a person asked for it."""
+        if self._task.is_here:
+            return
         row = self._home.store.lease_row()
         attempt = self._task.attempt
         if row is None or (row.token, row.owner) != (attempt.token, attempt.owner):
             raise LeaseLost('another process holds the lease')
+        if not row.alive:
+            # Whoever takes it goes on here; if the holder lives, it hands this out again.
+            raise Stop('its holder does not renew the lease')
         if row.requests.paused is not None or row.requests.cancel == attempt.evolution_id:
             raise Stop('a person asked for it')

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
@@ -15,13 +18,32 @@ from .partitions import Home, Task
 _evolvers: dict[str, Evolver] = {}
 _making = threading.Lock()
 
+#: How many partitions are worked on in this process now, by application: a worker may have several threads.
+_at_work: Counter[Evolver] = Counter()
+_counting = threading.Lock()
 
-def home_of(task: Task) -> Home:
+
+@contextmanager
+def home_of(task: Task) -> Iterator[Home]:
     """What to work with in this process.
+
+    The worker may live for long, and have nothing more to do for us: it keeps no connection.
 
     :raises WorkerFailed: the application cannot be made here, or it is another release.
     """
     evolver = _evolver(task.application)
+    with _counting:
+        _at_work[evolver] += 1
+    try:
+        yield _home(evolver, task)
+    finally:
+        with _counting:
+            _at_work[evolver] -= 1
+            if not _at_work[evolver]:
+                evolver.store.retire()
+
+
+def _home(evolver: Evolver, task: Task) -> Home:
     planned = evolver.plan.find(task.attempt.evolution_id)
     if planned is None or planned.fingerprint != task.attempt.fingerprint:
         raise WorkerFailed(

@@ -393,8 +393,11 @@ class Store(ABC):
     # -- batches
 
     @abstractmethod
-    def checkpoints(self, evolution_id: str) -> list[Checkpoint]:
-        """How far it is, by partition; empty when it was never begun."""
+    def checkpoints(self, evolution_id: str, attempt: Attempt | None = None) -> list[Checkpoint]:
+        """How far it is, by partition; empty when it was never begun.
+
+        :param attempt: only what this attempt may move; None: all.
+        """
 
     @abstractmethod
     def take_checkpoints(self, attempt: Attempt, new: Sequence[Checkpoint] = ()) -> list[Checkpoint]:
@@ -421,7 +424,10 @@ class Store(ABC):
         In one transaction where the store can; else the checkpoint follows the work, so that a
         batch may run twice. The caller puts the new checkpoint into what it gets.
 
-        :raises LeaseLost: the checkpoint belongs to another attempt now; nothing was saved.
+        :param checkpoint: from where it goes on. It is moved from there only: of two workers on the same
+            partition (one was taken for dead too early) one saves its batch.
+        :raises LeaseLost: the checkpoint belongs to another attempt now, or was moved by another worker;
+            nothing was saved.
         :raises StoreBusy: it lost against another transaction; nothing was saved, try again.
         """
 
@@ -446,3 +452,7 @@ class Store(ABC):
 
     def close(self) -> None:
         """Let go of everything that a forked child must not share."""
+
+    def retire(self) -> None:
+        """Let go of every connection, also of those that evolutions left in the application's pool."""
+        self.close()

@@ -470,10 +470,15 @@ class MongoStore(Store):
 
     # -- batches
 
-    def checkpoints(self, evolution_id: str) -> list[Checkpoint]:
+    def checkpoints(self, evolution_id: str, attempt: Attempt | None = None) -> list[Checkpoint]:
         documents = self._run(lambda: list(self._collection(CHECKPOINT).find(self._checkpoints_of(evolution_id))))
         made = max((document.get('made', 0) for document in documents), default=0)
-        ours = [_checkpoint(document) for document in documents if document.get('made', 0) == made]
+        ours = [
+            _checkpoint(document)
+            for document in documents
+            if document.get('made', 0) == made
+            and (attempt is None or (document['token'], document['owner']) == (attempt.token, attempt.owner))
+        ]
         return sorted(ours, key=attrgetter('partition'))
 
     def _checkpoints_of(self, evolution_id: str) -> dict[str, Any]:
@@ -531,7 +536,9 @@ class MongoStore(Store):
             yield batch
         point('before-checkpoint')
         to = batch.checkpoint
-        where = {**self._own_checkpoint(attempt), 'partition': to.partition}
+        # Each batch adds to one of the last two.
+        from_here = {'partition': checkpoint.partition, 'done': checkpoint.done, 'passes': checkpoint.passes}
+        where = {**self._own_checkpoint(attempt), **from_here}
         moved = self._run(
             lambda: self._collection(CHECKPOINT).update_one(where, {'$set': vars(to)}).matched_count,
         )

@@ -41,7 +41,7 @@ from ..base import (
     text,
 )
 from .dialects import Trouble, dialect_for, dialect_of_session
-from .engines import same_database
+from .engines import in_memory, same_database
 from .limit import TimeLimit
 from .tables import checkpoint, database_now, history, lease, metadata, predecessor
 from .work import SessionWork, watch
@@ -580,18 +580,17 @@ class SQLAlchemyStore(Store):
 
     # -- batches
 
-    def checkpoints(self, evolution_id: str) -> list[Checkpoint]:
+    def checkpoints(self, evolution_id: str, attempt: Attempt | None = None) -> list[Checkpoint]:
+        which = self._checkpoints_of([evolution_id]) if attempt is None else self._own_checkpoint(attempt)
         try:
-            return self._run(lambda connection: self._checkpoints(connection, evolution_id))
+            return self._run(lambda connection: self._checkpoints(connection, which))
         except StoreError as error:
             if self._is_missing_table(error):
                 return []
             raise
 
-    def _checkpoints(self, connection: Connection, evolution_id: str) -> list[Checkpoint]:
-        rows = connection.execute(
-            select(*_CHECKPOINT).where(*self._checkpoints_of([evolution_id])).order_by(checkpoint.c.partition)
-        )
+    def _checkpoints(self, connection: Connection, which: list[Any]) -> list[Checkpoint]:
+        rows = connection.execute(select(*_CHECKPOINT).where(*which).order_by(checkpoint.c.partition))
         return [Checkpoint(*row) for row in rows]
 
     def _checkpoints_of(self, ids: Collection[str]) -> list[Any]:
@@ -625,7 +624,7 @@ class SQLAlchemyStore(Store):
                 ).rowcount
                 if not taken and rows:
                     connection.execute(insert(checkpoint), rows)
-                return self._checkpoints(connection, attempt.evolution_id)
+                return self._checkpoints(connection, of_this)
 
         return self._run(take, transaction=True)
 
@@ -650,7 +649,7 @@ class SQLAlchemyStore(Store):
         batch = Batch(checkpoint)
 
         def save(connection: Connection) -> bool:
-            return self._moved(connection, attempt, batch.checkpoint)
+            return self._moved(connection, attempt, checkpoint, batch.checkpoint)
 
         owner = _worker(attempt.owner, checkpoint.partition)
         work = SessionWork(self._session, self._session_dialect, self.name, planned.id, owner)
@@ -667,11 +666,17 @@ class SQLAlchemyStore(Store):
                 raise self._translated(cause) from error
             raise
 
-    def _moved(self, connection: Connection, attempt: Attempt, to: Checkpoint) -> bool:
+    def _moved(self, connection: Connection, attempt: Attempt, before: Checkpoint, to: Checkpoint) -> bool:
         """The fence of a batch: one conditional write on the checkpoint of its partition."""
         result = connection.execute(
             update(checkpoint)
-            .where(*self._own_checkpoint(attempt), checkpoint.c.partition == to.partition)
+            .where(
+                *self._own_checkpoint(attempt),
+                checkpoint.c.partition == before.partition,
+                # Each batch adds to one of them.
+                checkpoint.c.done == before.done,
+                checkpoint.c.passes == before.passes,
+            )
             .values(**_columns(to))
         )
         return result.rowcount == 1
@@ -759,6 +764,10 @@ class SQLAlchemyStore(Store):
     def close(self) -> None:
         # There is no pool, so there is nothing that a fork could share.
         return None
+
+    def retire(self) -> None:
+        if self._session_engine is not None and not in_memory(self._session_engine.url):
+            self._session_engine.dispose()
 
     # -- connections
 
