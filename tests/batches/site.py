@@ -116,6 +116,10 @@ class SpreadSite:
         path = self.directory / 'met'
         return int(until(lambda: path.exists() and path.read_text().endswith('\n') and path.read_text(), what='met'))
 
+    def part(self):
+        """Whoever comes to the row ``stop`` next stands there, too."""
+        (self.directory / 'met').unlink()
+
     def go(self):
         (self.directory / 'go').touch()
 

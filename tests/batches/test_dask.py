@@ -10,17 +10,16 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from distributed import LocalCluster
 
 from tests.batches import spread
 from tests.batches.cluster import Cluster
-from tests.batches.site import SpreadSite
+from tests.batches.site import SpreadSite, environment
 from tests.chaos.figures import LONG, long_or_short
 from tests.processes.harness import alive, until
 from tests.servers import _children as children_of
 from tgext.evolve import executors
 from tgext.evolve.evolver import Ended
-
-pytest.importorskip('distributed')
 
 ROWS = long_or_short(20_000, 400)
 
@@ -28,10 +27,19 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600 if LONG else 180)]
 
 
 @pytest.fixture(scope='module')
-def cluster(tmp_path_factory):
-    cluster = Cluster(tmp_path_factory.mktemp('dask'))
-    yield cluster
-    cluster.close()
+def clusters():
+    clusters = []
+    yield clusters
+    for cluster in clusters:
+        cluster.close()
+
+
+@pytest.fixture
+def cluster(clusters, tmp_path_factory):
+    """One for all tests, but for those that killed its scheduler."""
+    if not clusters or clusters[-1].scheduler.poll() is not None:
+        clusters.append(Cluster(tmp_path_factory.mktemp('dask')))
+    return clusters[-1]
 
 
 @pytest.fixture
@@ -135,17 +143,44 @@ def test_a_killed_nanny_takes_its_worker_with_it(make_site, cluster):
 
 @on('postgresql')
 def test_a_scheduler_that_goes_away_ends_the_attempt_clearly(make_site, cluster):
-    """Last of all: without it the cluster is gone."""
     site = make_site(stop=ROWS // 2 + 7, pause=0.05)
     holder = site.hold()
     site.met()
     os.killpg(cluster.scheduler.pid, signal.SIGKILL)
+    cluster.scheduler.wait()
     site.go()
     until(lambda: site.states == ['failed'], 120, 'it has failed')
     assert cluster.address in site.error
     assert 'Timed out' in site.error or 'connect' in site.error
     assert site.seen[1] == site.done
     holder.kill()
+
+
+@on('postgresql')
+def test_a_local_cluster_outlives_a_worker_and_the_client_of_the_holder(tmp_path, store_url, monkeypatch):
+    for name, value in environment().items():
+        monkeypatch.setenv(name, value)
+    quiet = {'dashboard_address': None, 'silence_logs': False, 'local_directory': str(tmp_path / 'scratch')}
+    with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, memory_limit=0, **quiet) as local:
+        site = SpreadSite(tmp_path, store_url, ROWS, workers=local.scheduler_address, stop=ROWS // 2 + 7)
+        try:
+            first = site.hold()
+            victim = site.met()
+            site.part()
+            os.kill(victim, signal.SIGKILL)
+            # Another one stands at the same row: what the killed one had done of its batch was not saved.
+            assert site.met() != victim
+            first.kill()
+            first.wait()
+            second = site.hold()
+            until(lambda: site.states == ['interrupted', 'running'], what='the second one has taken over')
+            site.go()
+            site.until_open(1, seconds=150)
+            assert site.once()
+            assert site.states == ['interrupted', 'done']
+            second.kill()
+        finally:
+            site.close()
 
 
 def test_no_client_is_left_where_there_is_no_scheduler():
