@@ -26,17 +26,18 @@ debug = false
 class SpreadSite:
     """See :mod:`tests.batches.spread` for the application.
 
+    :param lease: seconds; short ones are lost on a machine that is busy enough.
     :param options: of the evolution.
     """
 
-    def __init__(self, directory: Path, url: str, rows: int, **options):
+    def __init__(self, directory: Path, url: str, rows: int, lease: float = 10, **options):
         self.directory = directory
         self.url = url
         self.rows = rows
         self.is_sql = not url.startswith('mongodb')
         self.ini = directory / 'app.ini'
         self.options = {'meet_in': directory, 'partitions': 8, 'batch_size': 20, 'workers': 'processes', **options}
-        self.evolve = {'lease': 2, 'poll': 0.1, 'watch': 0, 'max_attempts': 1}
+        self.evolve = {'lease': lease, 'poll': 0.1, 'watch': 0, 'max_attempts': 1}
         self.write_ini()
         self.store = Databases({}, Options(store=url, namespace=NAMESPACE)).store()
         self.holders: list[subprocess.Popen] = []

@@ -87,7 +87,7 @@ def test_a_cluster_whose_worker_is_killed_does_each_row_once(make_site, cluster)
 @on('postgresql')
 def test_workers_of_a_holder_that_is_killed_save_nothing_more(make_site, cluster, monkeypatch):
     """They go on while the client that gave them their work is gone, and another process takes the lease over."""
-    site = make_site(stop=ROWS // 2 + 7)
+    site = make_site(lease=2, stop=ROWS // 2 + 7)
     holder = site.hold()
     pid = site.met()
     holder.kill()
@@ -108,7 +108,7 @@ def test_workers_of_a_holder_that_is_killed_save_nothing_more(make_site, cluster
 @on('postgresql')
 def test_the_next_holder_uses_the_same_cluster(make_site, cluster):
     """While one of its workers is still in the hands of the one before."""
-    site = make_site(stop=ROWS // 2 + 7, partitions=4)
+    site = make_site(lease=2, stop=ROWS // 2 + 7, partitions=4)
     holder = site.hold()
     site.met()
     holder.kill()
@@ -162,7 +162,7 @@ def test_a_local_cluster_outlives_a_worker_and_the_client_of_the_holder(tmp_path
         monkeypatch.setenv(name, value)
     quiet = {'dashboard_address': None, 'silence_logs': False, 'local_directory': str(tmp_path / 'scratch')}
     with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, memory_limit=0, **quiet) as local:
-        site = SpreadSite(tmp_path, store_url, ROWS, workers=local.scheduler_address, stop=ROWS // 2 + 7)
+        site = SpreadSite(tmp_path, store_url, ROWS, lease=2, workers=local.scheduler_address, stop=ROWS // 2 + 7)
         try:
             first = site.hold()
             victim = site.met()

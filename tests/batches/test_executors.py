@@ -114,7 +114,7 @@ def test_processes_that_are_forked_are_refused(make_site):
 @pytest.mark.slow
 @on('postgresql')
 def test_processes_end_with_a_holder_that_is_killed(make_site, monkeypatch):
-    site = make_site(stop=ROWS // 2 + 7)
+    site = make_site(lease=2, stop=ROWS // 2 + 7)
     holder = site.hold()
     pid = site.met()
     workers = children_of(holder.pid)
@@ -251,7 +251,7 @@ def test_the_workers_of_a_deposed_holder_save_nothing(make_site, elsewhere):
 @on('postgresql')
 def test_a_worker_whose_holder_does_not_renew_stops_by_itself(make_site, elsewhere, monkeypatch):
     """Also where nobody takes the lease over."""
-    site = make_site(workers='elsewhere', pause=0.3, partitions=1, batch_size=5, stop=7)
+    site = make_site(lease=2, workers='elsewhere', pause=0.3, partitions=1, batch_size=5, stop=7)
     evolver = site.evolver()
     paused = threading.Event()
 

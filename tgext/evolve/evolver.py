@@ -91,6 +91,8 @@ class Evolver:
         self._warned: set[str] = set()
         self._said: tuple[Attempt | None, str] = (None, '')
         self._had_history = False
+        #: Was it said that the database gives no answer, though the gate is open?
+        self._in_trouble = False
         self._pending = True
         #: What listeners know of the gate of this process; None: nothing yet.
         self._told_open: bool | None = None
@@ -128,6 +130,9 @@ class Evolver:
 
     def _judge(self, history: History, agenda: Agenda, lease: LeaseRow | None) -> Verdict:
         alive = lease is not None and lease.alive
+        if self._in_trouble:
+            self._in_trouble = False
+            log.info('[%s] the database answers again', self.options.namespace, extra=fields(self.options.namespace))
         verdict = self._verdict(history, agenda, lease)
         if history.down is not None:
             verdict = replace(verdict, message=self._message_of(history.down))
@@ -239,6 +244,14 @@ class Evolver:
         """The database does not say what may be served: closed, unless it was open before."""
         if self.gate.is_open:
             # What was known to be done stays done.
+            if not self._in_trouble:
+                self._in_trouble = True
+                log.warning(
+                    '[%s] what is open stays open, but %s',
+                    self.options.namespace,
+                    error,
+                    extra=fields(self.options.namespace),
+                )
             return self.gate.verdict
         reason = Reason.DATABASE_REFUSES
         if isinstance(error, StoreAway):
