@@ -95,6 +95,10 @@ def test_a_reload_in_mid_run_hands_the_evolution_on(make_site, name, figures):
             if not kind.forks:
                 # uwsgi gives a worker up that is stopped while it loads the application.
                 site.until_told('made', times=kind.workers * (number + 1))
+            if name.startswith('uwsgi'):
+                # Until a worker serves, uwsgi may lose a signal to it: it is killed then, a minute later.
+                pids = server.workers()[: kind.workers]
+                until(lambda pids=pids: all(f'[pid: {pid}|' in server.log for pid in pids), what='all workers serve')
             old = set(server.workers())
             server.send(signal.SIGHUP)
             figures.count('restarts')
