@@ -189,12 +189,13 @@ class EvolveComponent(ConfigurationComponent):
         conf[EVOLVER] = None
         if not options.enabled:
             return
-        plan = Plan(
-            evolutions_of(evolutions_list(conf[f'{PREFIX}evolutions']), listed=True)
-            + evolutions_of(conf.get(REGISTERED, ()), listed=False)
-            + (offered() if options.discover else [])
-        )
         databases = Databases(conf, options)
+        place = databases.place()
+        plan = Plan(
+            evolutions_of(evolutions_list(conf[f'{PREFIX}evolutions']), listed=True, place=place)
+            + evolutions_of(conf.get(REGISTERED, ()), listed=False, place=place)
+            + (offered(place) if options.discover else [])
+        )
         store = databases.store()
         for planned in plan:
             refusal = store.refuses(planned) if planned.transactional else None

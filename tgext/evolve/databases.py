@@ -8,6 +8,7 @@ from typing import Any
 
 from .errors import OptionError
 from .options import Options
+from .sources import Place
 from .stores.base import Store
 
 
@@ -68,13 +69,15 @@ class Databases:
         namespace = self._options.namespace
         if in_memory(self.engine.url):
             return SQLAlchemyStore(namespace, self.engine, self.session, self.engine, threads=False)
+        return SQLAlchemyStore(namespace, own_engine(*self._engine_options()), self.session, self.engine)
+
+    def _engine_options(self) -> tuple[Mapping[str, Any], str]:
+        """What the application's engine was made from, and the prefix of it."""
         prefix = 'sqlalchemy.master.' if self._conf.get('balanced_engines') else 'sqlalchemy.'
-        if f'{prefix}url' not in self._conf:
-            # An engine that the application made by itself: its URL is all that can be known.
-            conf: Mapping[str, Any] = {f'{prefix}url': self.engine.url}
-        else:
-            conf = self._conf
-        return SQLAlchemyStore(namespace, own_engine(conf, prefix), self.session, self.engine)
+        if f'{prefix}url' in self._conf:
+            return self._conf, prefix
+        # An engine that the application made by itself: its URL is all that can be known.
+        return {f'{prefix}url': self.engine.url}, prefix
 
     def _sql_url_store(self, url: str) -> Store:
         try:
@@ -141,6 +144,24 @@ class Databases:
             f'tgext.evolve.store needs a library that is not installed: {error}',
             f"Install it: pip install 'tgext.evolve[{extra}]'",
         )
+
+    def place(self) -> Place:
+        """The application, for sources that ask its database."""
+        return Place(self._connect, None if self.engine is None else self.engine.url, self.session, self._conf)
+
+    @contextmanager
+    def _connect(self) -> Iterator[Any]:
+        if self.engine is None:
+            raise self._wrong(
+                'the application has no SQL database, which a source in its evolutions option asks for',
+                'Set sqlalchemy.url, or remove that source.',
+            )
+        from .stores.sqlalchemy.engines import in_memory, own_engine
+        from .stores.sqlalchemy.store import translated
+
+        engine = self.engine if in_memory(self.engine.url) else own_engine(*self._engine_options())
+        with translated(engine), engine.connect() as connection:
+            yield connection
 
     def dispose(self) -> None:
         """Close the connections that evolutions left in the application's own pool."""

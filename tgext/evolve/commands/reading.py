@@ -250,7 +250,7 @@ def _entry_line(entry: Entry) -> str:
 def history(application: Application, opts: argparse.Namespace, output: Output) -> Exit:
     """Every attempt, the newest last; of one evolution with its whole errors."""
     evolver = application.enabled()
-    known = evolver.store.history()
+    known = evolver.ledger.history()
     attempts: Sequence[Attempt] = known.attempts
     if opts.id is not None:
         application.check_ids([opts.id], known)

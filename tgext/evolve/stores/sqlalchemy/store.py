@@ -807,6 +807,19 @@ class SQLAlchemyStore(Store):
 
 
 @contextmanager
+def translated(engine: Engine) -> Iterator[None]:
+    """What SQLAlchemy raises in here says what is the matter with the database.
+
+    :raises StoreError: in place of it.
+    """
+    name = engine.url.render_as_string(hide_password=True)
+    try:
+        yield
+    except SQLAlchemyError as error:
+        raise dialect_for(engine.dialect.name, name).translate(error, name) from error
+
+
+@contextmanager
 def _transaction(connection: Connection) -> Iterator[None]:
     """One transaction for what follows, also on an AUTOCOMMIT connection of SQLite."""
     driver_commits = connection.dialect.name == 'sqlite' and not getattr(
