@@ -4,12 +4,44 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
 from typing import Any
 
 from .errors import OptionError
-from .options import Options
+from .options import PREFIX, Options
 from .sources import Place
 from .stores.base import Store
+
+#: The URL of the database that applications are made for instead of their own.
+_instead: ContextVar[str | None] = ContextVar('tgext.evolve.instead', default=None)
+
+
+@contextmanager
+def made_for(url: str) -> Iterator[None]:
+    """Applications that are made in here have this SQL database, whatever their configuration says."""
+    token = _instead.set(url)
+    try:
+        yield
+    finally:
+        _instead.reset(token)
+
+
+def is_diverted() -> bool:
+    """Is an application made in here for a database that is not its own?"""
+    return _instead.get() is not None
+
+
+def divert(conf: Any) -> None:
+    """Inside of :func:`made_for`: before anything is bound, all that leads to the application's own database."""
+    url = _instead.get()
+    if url is None:
+        return
+    keys = [key for key in conf if str(key).startswith(('sqlalchemy.master.', 'sqlalchemy.slaves.'))]
+    for key in [key for key in keys if key.endswith('.url')] or ['sqlalchemy.url']:
+        conf[key] = url
+    # The history goes with it, and nobody is served there to whom something would be announced.
+    conf[f'{PREFIX}store'] = 'sqlalchemy'
+    conf[f'{PREFIX}watch'] = 0.0
 
 
 class Databases:

@@ -83,6 +83,24 @@ class Applied:
 NOTHING_APPLIED = Applied()
 
 
+@dataclass(frozen=True)
+class Repeatable:
+    """What runs again whenever its content has changed, as one process knows it.
+
+    :param names: all ids under which it may be recorded.
+    :param fingerprint: of the content that this process has.
+    :param since: the order of the latest attempt at it when this process first looked. What another release does
+        later with a content of its own does not count here: two releases side by side would run theirs in turns.
+    """
+
+    names: tuple[str, ...]
+    fingerprint: str
+    since: tuple[int, int]
+
+    def is_settled_by(self, attempt: Attempt) -> bool:
+        return attempt.state in SETTLED and attempt.fingerprint == self.fingerprint and attempt.order >= self.since
+
+
 class History:
     """All attempts of one namespace, by evolution, oldest first; and what version tables of other systems add."""
 
@@ -96,6 +114,8 @@ class History:
         self._by_id: dict[str, list[Attempt]] = {}
         for attempt in self.attempts:
             self._by_id.setdefault(attempt.evolution_id, []).append(attempt)
+        #: Latest attempts at other contents of what is settled here, begun and not done: of another release.
+        self.rivals: tuple[Attempt, ...] = ()
         #: What need not run any more, as the attempts tell it.
         self.recorded = frozenset(a.evolution_id for a in self.attempts if a.state in SETTLED)
         self._see(applied)
@@ -132,6 +152,23 @@ class History:
         """The same attempts, seen with what the version tables say."""
         seen = copy(self)
         seen._see(applied)
+        return seen
+
+    def with_repeatables(self, repeatables: Iterable[Repeatable]) -> History:
+        """The same attempts, where these are settled only if the content that this process has was done."""
+        seen = copy(self)
+        settled = set(self.settled)
+        rivals = []
+        for repeatable in repeatables:
+            attempts = self.under(repeatable.names)
+            settled.difference_update(repeatable.names)
+            if any(map(repeatable.is_settled_by, attempts)):
+                settled.update(repeatable.names)
+                latest = attempts[-1]
+                if latest.state not in SETTLED and latest.fingerprint != repeatable.fingerprint:
+                    rivals.append(latest)
+        seen.settled = frozenset(settled)
+        seen.rivals = tuple(rivals)
         return seen
 
     @property

@@ -140,7 +140,7 @@ class _Look:
     def entry(self, planned: PlannedEvolution) -> Entry:
         attempts = tuple(self._history.under(planned.names))
         if planned.id not in self._pending:
-            counts = next((a for a in attempts if a.state in SETTLED), None)
+            counts = next((a for a in attempts if _counts(a, planned)), None)
             if counts is None:
                 return Entry(id=planned.id, state=APPLIED, attempts=attempts, planned=planned)
             ran = counts.state is State.DONE and counts.fingerprint is not None
@@ -189,6 +189,8 @@ class _Look:
         if planned.id in self._agenda.held:
             before = [id for id, s in self._stopped.items() if s.planned.serving is planned.serving]
             return f'stands after {_listed(before)}' if before else 'stands after one that is stopped'
+        if planned.repeatable and latest is not None and latest.state in SETTLED:
+            return 'its content changed since it ran'
         if latest is not None and latest.state in SETTLED:
             return 'it was taken back: its version table does not have it any more'
         if latest is not None and latest.fingerprint is None:
@@ -218,6 +220,11 @@ class _Look:
             seconds=_seconds(counts, self._now),
             counts=counts,
         )
+
+
+def _counts(attempt: Attempt, planned: PlannedEvolution) -> bool:
+    """Does this attempt say that it is done?"""
+    return attempt.state in SETTLED and (not planned.repeatable or attempt.fingerprint == planned.fingerprint)
 
 
 def _seconds(attempt: Attempt, now: int, *, runs: bool = False) -> float | None:

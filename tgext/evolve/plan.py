@@ -44,6 +44,7 @@ class PlannedEvolution:
     listed: bool = False
     batched: bool = False
     table: VersionTable | None = None
+    repeatable: bool = False
 
     @cached_property
     def fingerprint(self) -> str:
@@ -110,6 +111,7 @@ def planned(evolution: Any, *, listed: bool = False) -> PlannedEvolution:
         listed=listed,
         batched=batched,
         table=evolution.table if isinstance(evolution, Step) else None,
+        repeatable=isinstance(evolution, Step) and evolution.repeatable,
     )
 
 
@@ -385,6 +387,8 @@ def _warnings(written: tuple[PlannedEvolution, ...], dependencies: Mapping[str, 
 
 
 def _origin(evolution: Any) -> str:
+    if isinstance(evolution, Step) and evolution.origin:
+        return evolution.origin
     kind = evolution if isinstance(evolution, type) else type(evolution)
     return f'{kind.__module__}.{kind.__qualname__}'
 

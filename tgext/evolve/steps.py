@@ -55,6 +55,24 @@ class Step(Evolution):
     #: What decides whether it is applied; None: the history, as for every other evolution.
     table: VersionTable | None = None
 
+    #: Does it run again whenever its code has changed? The history decides then, not a ``table``.
+    repeatable: bool = False
+
+    #: Where it was written, for messages: a file.
+    origin: str = ''
+
+    @property
+    def reversible(self) -> bool:
+        """Does it have a way back?"""
+        return False
+
+    def revert(self) -> None:
+        """Go that way, in its version table too: only ``gearbox evolve test`` does, on a scratch database.
+
+        :raises NotImplementedError: it has none after all.
+        """
+        raise NotImplementedError
+
     def code(self) -> str:
         """The text that is run, for the fingerprint."""
         raise NotImplementedError

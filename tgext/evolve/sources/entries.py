@@ -41,7 +41,9 @@ def _evolutions(entry: Any, listed: bool, place: Place | None) -> list[PlannedEv
         return [planned(_instance(entry), listed=listed)]
     if not isinstance(entry, type) and _is_evolution(entry):
         return [planned(entry, listed=listed)]
-    if isinstance(entry, PlacedSource) and not isinstance(entry, type):
+    if isinstance(entry, type) and isinstance(entry, PlacedSource):
+        entry = _instance(entry)  # a source as a class: a Schema
+    if isinstance(entry, PlacedSource):
         if place is None:
             raise SourceError(
                 f'{entry!r} has to know the application',
