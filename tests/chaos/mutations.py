@@ -102,7 +102,7 @@ MUTATIONS = (
         '            older = self._interrupt_older(lease)\n'
         "            point('after-marking')\n"
         '            while not self.leaving.is_set():\n'
-        '                snapshot = self.store.snapshot()\n',
+        '                snapshot = self.ledger.snapshot()\n',
         '            before = self.store.snapshot()\n'
         '            older = self._interrupt_older(lease)\n'
         '            while not self.leaving.is_set():\n'

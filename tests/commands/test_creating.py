@@ -190,3 +190,46 @@ def test_a_name_that_names_nothing(site, project, name):
 def test_it_needs_no_database(site, project):
     site.write(url=site.nowhere)
     assert site.type('create', 'backfill slugs').code == 0
+
+
+def test_the_module_evolve_of_a_package_and_later_its_next_script(site, project):
+    from tgext.evolve.sources.stucco import StuccoPackages
+
+    created = site.type('create', '--package', 'madeup')
+    assert created.code == 0
+    assert "StuccoPackages('madeup')" in created.out
+    evolve = project / 'evolve'
+    assert {path.name for path in evolve.glob('*.py')} == {'__init__.py', 'create.py'}
+    site.has(StuccoPackages('madeup'))
+    assert "1 pending: 'stucco:madeup:create'" in site.type('check').out
+    assert site.type('run').code == 1  # not written yet: it says so
+    script = evolve / 'create.py'
+    script.write_text(script.read_text().replace('raise NotImplementedError(', 'print('))
+    del sys.modules['madeup.evolve.create']
+    assert site.type('run').code == 0
+
+    created = site.type('create', '--package')  # the application's own
+    assert 'VERSION = 1' in created.out
+    assert 'evolve(connection)' in (evolve / 'evolve1.py').read_text()
+    assert site.type('check').code == 0
+    constants = evolve / '__init__.py'
+    constants.write_text(constants.read_text().replace('VERSION = 0', 'VERSION = 1'))
+    del sys.modules['madeup.evolve']
+    assert "1 pending: 'stucco:madeup:1'" in site.type('check').out
+
+
+def test_of_a_package_nothing_is_overwritten_and_what_is_wrong_is_said(site, project):
+    site.type('create', '--package', 'madeup')
+    site.type('create', '--package', 'madeup')
+    script = project / 'evolve' / 'evolve1.py'
+    script.write_text('mine')
+    assert site.type('create', '--package', 'madeup').code == 73
+    assert script.read_text() == 'mine'
+    (project / 'evolve' / '__init__.py').write_text("NAME = 'other'\nVERSION = 0\nDEPENDS = []\n")
+    del sys.modules['madeup.evolve']
+    created = site.type('create', '--package', 'madeup')
+    assert created.code == 73
+    assert "NAME = 'other'" in created.error
+    assert site.type('create', '--package', 'madeup.nowhere').code == 73
+    assert site.type('create', 'words', '--package', 'madeup').code == 2
+    assert site.type('create').code == 2

@@ -100,7 +100,7 @@ def test_status_shows_what_only_the_history_knows_and_code_that_changed(site):
     changed.parameter = 2
     site.has(changed)
     looked = site.type('status')
-    assert 'unknown: 1 that the history knows and this code does not' in looked.out
+    assert 'unknown: 1 that the database knows and this code does not' in looked.out
     assert 'its code has changed since it ran' in looked.out
     document = site.type('status', '--json').json
     assert [each['id'] for each in document['unknown']] == ['gone']

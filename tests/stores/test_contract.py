@@ -204,6 +204,18 @@ def test_stamped_and_imported_ones_are_settled_once(ready):
     assert ready.history().settled == {'b'}
 
 
+def test_what_is_settled_with_a_content_is_recorded_with_it(ready):
+    grants = [ready.acquire(Owner(), 10)]
+    ready.settle(grants[0], ['views', 'data'], State.STAMPED, {'views': 'A'})
+    for content, rows in (('A', 1), ('B', 2), ('B', 2), ('A', 3)):
+        ready.release(grants[-1])
+        grants.append(ready.acquire(Owner(), 10))
+        ready.settle(grants[-1], ['views', 'data'], State.STAMPED, {'views': content})
+        assert [attempt.fingerprint for attempt in ready.history().of('views')][-1] == content
+        assert len(ready.history().of('views')) == rows
+    assert [attempt.fingerprint for attempt in ready.history().of('data')] == [None]
+
+
 def test_what_really_ran_is_not_unsettled(ready):
     grant = ready.acquire(Owner(), 10)
     ready.finish(begin(ready, grant), State.DONE)

@@ -27,7 +27,7 @@ class Agenda:
     ``held`` are the ids of the pending ones that do not run because of a stopped one, with the
     stopped ones themselves. ``wake_at`` is the earliest time of the database's clock (milliseconds)
     at which a stopped evolution may be tried again; None when nothing waits for a time. ``newer``
-    are the latest attempts at what this plan does not know, begun and not done.
+    are the latest attempts at what this plan does not know (also another content of what it does), begun and not done.
     """
 
     pending: tuple[PlannedEvolution, ...] = ()
@@ -62,7 +62,7 @@ class Agenda:
             next=next_one,
             stopped=tuple(stopped),
             wake_at=min(times, default=None),
-            newer=tuple(a for a in history.unsettled() if a.evolution_id not in plan),
+            newer=(*(a for a in history.unsettled() if a.evolution_id not in plan), *history.rivals),
             held=frozenset(held),
         )
 

@@ -22,7 +22,7 @@ from tg.request_local import Response
 
 from . import debugbar, processes
 from .bypass import OPERATOR, Bypass
-from .databases import Databases
+from .databases import Databases, divert
 from .errors import NotPlugged, PlanError
 from .events import Listener
 from .evolver import Evolver
@@ -177,6 +177,7 @@ class EvolveComponent(ConfigurationComponent):
         configurator.register_application_wrapper(ClosedApplicationWrapper, after='TransactionApplicationWrapper')
 
     def _check(self, conf: Any, app: Any) -> None:
+        divert(conf)
         conf[OPTIONS] = _options(conf)
         if 'kajiki' not in conf['renderers'] and find_spec('kajiki') is not None:
             # The dashboard's engine, besides the application's own.
@@ -189,12 +190,13 @@ class EvolveComponent(ConfigurationComponent):
         conf[EVOLVER] = None
         if not options.enabled:
             return
-        plan = Plan(
-            evolutions_of(evolutions_list(conf[f'{PREFIX}evolutions']), listed=True)
-            + evolutions_of(conf.get(REGISTERED, ()), listed=False)
-            + (offered() if options.discover else [])
-        )
         databases = Databases(conf, options)
+        place = databases.place()
+        plan = Plan(
+            evolutions_of(evolutions_list(conf[f'{PREFIX}evolutions']), listed=True, place=place)
+            + evolutions_of(conf.get(REGISTERED, ()), listed=False, place=place)
+            + (offered(place) if options.discover else [])
+        )
         store = databases.store()
         for planned in plan:
             refusal = store.refuses(planned) if planned.transactional else None

@@ -4,11 +4,44 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
 from typing import Any
 
 from .errors import OptionError
-from .options import Options
+from .options import PREFIX, Options
+from .sources import Place
 from .stores.base import Store
+
+#: The URL of the database that applications are made for instead of their own.
+_instead: ContextVar[str | None] = ContextVar('tgext.evolve.instead', default=None)
+
+
+@contextmanager
+def made_for(url: str) -> Iterator[None]:
+    """Applications that are made in here have this SQL database, whatever their configuration says."""
+    token = _instead.set(url)
+    try:
+        yield
+    finally:
+        _instead.reset(token)
+
+
+def is_diverted() -> bool:
+    """Is an application made in here for a database that is not its own?"""
+    return _instead.get() is not None
+
+
+def divert(conf: Any) -> None:
+    """Inside of :func:`made_for`: before anything is bound, all that leads to the application's own database."""
+    url = _instead.get()
+    if url is None:
+        return
+    keys = [key for key in conf if str(key).startswith(('sqlalchemy.master.', 'sqlalchemy.slaves.'))]
+    for key in [key for key in keys if key.endswith('.url')] or ['sqlalchemy.url']:
+        conf[key] = url
+    # The history goes with it, and nobody is served there to whom something would be announced.
+    conf[f'{PREFIX}store'] = 'sqlalchemy'
+    conf[f'{PREFIX}watch'] = 0.0
 
 
 class Databases:
@@ -68,13 +101,15 @@ class Databases:
         namespace = self._options.namespace
         if in_memory(self.engine.url):
             return SQLAlchemyStore(namespace, self.engine, self.session, self.engine, threads=False)
+        return SQLAlchemyStore(namespace, own_engine(*self._engine_options()), self.session, self.engine)
+
+    def _engine_options(self) -> tuple[Mapping[str, Any], str]:
+        """What the application's engine was made from, and the prefix of it."""
         prefix = 'sqlalchemy.master.' if self._conf.get('balanced_engines') else 'sqlalchemy.'
-        if f'{prefix}url' not in self._conf:
-            # An engine that the application made by itself: its URL is all that can be known.
-            conf: Mapping[str, Any] = {f'{prefix}url': self.engine.url}
-        else:
-            conf = self._conf
-        return SQLAlchemyStore(namespace, own_engine(conf, prefix), self.session, self.engine)
+        if f'{prefix}url' in self._conf:
+            return self._conf, prefix
+        # An engine that the application made by itself: its URL is all that can be known.
+        return {f'{prefix}url': self.engine.url}, prefix
 
     def _sql_url_store(self, url: str) -> Store:
         try:
@@ -141,6 +176,24 @@ class Databases:
             f'tgext.evolve.store needs a library that is not installed: {error}',
             f"Install it: pip install 'tgext.evolve[{extra}]'",
         )
+
+    def place(self) -> Place:
+        """The application, for sources that ask its database."""
+        return Place(self._connect, None if self.engine is None else self.engine.url, self.session, self._conf)
+
+    @contextmanager
+    def _connect(self) -> Iterator[Any]:
+        if self.engine is None:
+            raise self._wrong(
+                'the application has no SQL database, which a source in its evolutions option asks for',
+                'Set sqlalchemy.url, or remove that source.',
+            )
+        from .stores.sqlalchemy.engines import in_memory, own_engine
+        from .stores.sqlalchemy.store import translated
+
+        engine = self.engine if in_memory(self.engine.url) else own_engine(*self._engine_options())
+        with translated(engine), engine.connect() as connection:
+            yield connection
 
     def dispose(self) -> None:
         """Close the connections that evolutions left in the application's own pool."""

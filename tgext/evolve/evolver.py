@@ -27,6 +27,7 @@ from .gate import Gate, Progress, Reason, Serving, Verdict
 from .history import Attempt, History, State
 from .lease import Lease
 from .leaving import Leaving, leave_at_exit
+from .ledger import Ledger
 from .options import Options
 from .overview import Overview
 from .plan import Plan, PlannedEvolution
@@ -81,6 +82,7 @@ class Evolver:
         self.options = options
         self.plan = plan
         self.store = store
+        self.ledger = Ledger(plan, store)
         self.gate = Gate()
         #: Told what happens in this process, see :class:`tgext.evolve.events.Event`.
         self.listeners = Listeners()
@@ -110,11 +112,11 @@ class Evolver:
     def look(self) -> Verdict:
         """One read query, and the gate moves by what it says. Nothing is written."""
         try:
-            history = self.store.history()
+            history = self.ledger.history()
             agenda = self._agenda(history, now=0)
             if not agenda.pending and not agenda.newer:
                 return self._judge(history, agenda, lease=None)
-            return self._judge_snapshot(self.store.snapshot())
+            return self._judge_snapshot(self.ledger.snapshot())
         except StoreError as error:
             return self._cannot(error)
         finally:
@@ -148,7 +150,7 @@ class Evolver:
             # The newer release is between two of its evolutions.
             return self.gate.verdict
         self._warn_of_unknown(history)
-        self._had_history = self._had_history or bool(history.settled)
+        self._had_history = self._had_history or bool(history.recorded)
         self._pending = bool(agenda.pending)
         return self._move(verdict)
 
@@ -171,7 +173,7 @@ class Evolver:
         :raises StoreError: when the database cannot be looked at.
         """
         try:
-            snapshot = self.store.snapshot()
+            snapshot = self.ledger.snapshot()
             history = snapshot.history
             agenda = self._agenda(history, snapshot.now)
             verdict = self._verdict(history, agenda, snapshot.lease)
@@ -446,7 +448,7 @@ class Evolver:
 
         :returns: seconds until the next turn; None when there will be nothing to do.
         """
-        snapshot = self.store.snapshot()
+        snapshot = self.ledger.snapshot()
         agenda = self._agenda(snapshot.history, snapshot.now)
         verdict = self._judge(snapshot.history, agenda, snapshot.lease)
         if agenda.next is not None and self._may_run(verdict, snapshot):
@@ -503,7 +505,7 @@ class Evolver:
             outcome = self._runner(plan or self.plan).run(lease)
             if outcome is Outcome.IDLE:
                 # What is done is known: open before the lease is given back.
-                self._judge_snapshot(self.store.snapshot())
+                self._judge_snapshot(self.ledger.snapshot())
             point('before-release')
         point('after-release')
         return outcome
@@ -533,7 +535,7 @@ class Evolver:
 
     def _arrive(self, lease: Lease) -> bool:
         """Under the lease: what was looked at before it was taken may have changed."""
-        snapshot = self.store.snapshot()
+        snapshot = self.ledger.snapshot()
         if not self._may_begin(snapshot):
             return False
         if not snapshot.history:
@@ -544,6 +546,7 @@ class Evolver:
         return Runner(
             plan=plan,
             store=self.store,
+            ledger=self.ledger,
             policy=self._policy,
             around=self.around,
             application=self._application,
@@ -618,7 +621,7 @@ class Evolver:
         self._begin_process()
         waited_since: float | None = None
         while not self._leaving.is_set():
-            snapshot = self.store.snapshot()
+            snapshot = self.ledger.snapshot()
             agenda = Agenda.of(plan, snapshot.history, self._policy, snapshot.now)
             verdict = self._judge_snapshot(snapshot)
             if not agenda.pending:

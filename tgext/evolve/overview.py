@@ -15,12 +15,15 @@ from .stores.base import LeaseRow, Snapshot
 #: What has not been begun, or may be begun again, has no state in the history.
 PENDING = 'pending'
 
+#: Another tool did it: only the version table of its system says so.
+APPLIED = 'applied'
+
 
 @dataclass(frozen=True)
 class Entry:
     """One evolution as an operator sees it.
 
-    :param state: ``pending``, or the state of the attempt that counts.
+    :param state: ``pending``, the state of the attempt that counts, or ``applied``.
     :param why: in a few words, why it is not done; empty when it is.
     :param attempts: every attempt that is recorded, under all of its ids, oldest first.
     :param changed: its code is not the code that ran; None when that is not known.
@@ -57,7 +60,7 @@ class Entry:
         return self.state in (State.FAILED.value, State.CANCELLED.value, State.INTERRUPTED.value)
 
 
-_SETTLED = frozenset(state.value for state in SETTLED)
+_SETTLED = frozenset([*(state.value for state in SETTLED), APPLIED])
 
 
 @dataclass(frozen=True)
@@ -137,7 +140,9 @@ class _Look:
     def entry(self, planned: PlannedEvolution) -> Entry:
         attempts = tuple(self._history.under(planned.names))
         if planned.id not in self._pending:
-            counts = next(a for a in attempts if a.state in SETTLED)
+            counts = next((a for a in attempts if _counts(a, planned)), None)
+            if counts is None:
+                return Entry(id=planned.id, state=APPLIED, attempts=attempts, planned=planned)
             ran = counts.state is State.DONE and counts.fingerprint is not None
             return Entry(
                 id=planned.id,
@@ -184,6 +189,10 @@ class _Look:
         if planned.id in self._agenda.held:
             before = [id for id, s in self._stopped.items() if s.planned.serving is planned.serving]
             return f'stands after {_listed(before)}' if before else 'stands after one that is stopped'
+        if planned.repeatable and latest is not None and latest.state in SETTLED:
+            return 'its content changed since it ran'
+        if latest is not None and latest.state in SETTLED:
+            return 'it was taken back: its version table does not have it any more'
         if latest is not None and latest.fingerprint is None:
             return 'a person asked for another attempt'
         if latest is not None and latest.state in (State.FAILED, State.INTERRUPTED):
@@ -199,6 +208,8 @@ class _Look:
 
     def unknown(self, id: str) -> Entry:
         attempts = tuple(self._history.of(id))
+        if not attempts:
+            return Entry(id=id, state=APPLIED, why='a version table has it, and this release does not know it')
         settled = [a for a in attempts if a.state in SETTLED]
         counts = settled[0] if settled else attempts[-1]
         return Entry(
@@ -209,6 +220,11 @@ class _Look:
             seconds=_seconds(counts, self._now),
             counts=counts,
         )
+
+
+def _counts(attempt: Attempt, planned: PlannedEvolution) -> bool:
+    """Does this attempt say that it is done?"""
+    return attempt.state in SETTLED and (not planned.repeatable or attempt.fingerprint == planned.fingerprint)
 
 
 def _seconds(attempt: Attempt, now: int, *, runs: bool = False) -> float | None:

@@ -18,6 +18,7 @@ from .errors import PlanError
 from .evolution import BatchedEvolution, Evolution
 from .gate import Serving
 from .history import History
+from .steps import Step, VersionTable
 
 ID_LENGTH = 200
 
@@ -42,10 +43,14 @@ class PlannedEvolution:
     description: str = ''
     listed: bool = False
     batched: bool = False
+    table: VersionTable | None = None
+    repeatable: bool = False
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of the defining module's source and of the instance's parameters."""
+        """SHA-256 of the defining module's source and of the instance's parameters; of a step's own code."""
+        if isinstance(self.evolution, Step):
+            return _sha256(self.evolution.code())
         digest = hashlib.sha256()
         digest.update(_source_of(type(self.evolution)).encode('utf-8', 'replace'))
         digest.update(b'\0' + _Parameters(self.evolution).digest.encode())
@@ -105,6 +110,8 @@ def planned(evolution: Any, *, listed: bool = False) -> PlannedEvolution:
         description=str(attribute('description') or ''),
         listed=listed,
         batched=batched,
+        table=evolution.table if isinstance(evolution, Step) else None,
+        repeatable=isinstance(evolution, Step) and evolution.repeatable,
     )
 
 
@@ -191,6 +198,8 @@ class Plan:
         self.dependencies = _dependencies(self.written, self._names)
         self.order = _complete(_ordered(self.written, self.dependencies), self.written, self.dependencies)
         self.warnings = _warnings(self.written, self.dependencies)
+        #: The version tables of other systems that decide about some of it.
+        self.tables = tuple(dict.fromkeys(planned.table for planned in self.written if planned.table is not None))
 
     def __iter__(self) -> Iterator[PlannedEvolution]:
         return iter(self.order)
@@ -228,7 +237,7 @@ class Plan:
 
     def unknown(self, history: History) -> list[str]:
         """Ids that the history knows and this plan does not, sorted."""
-        return sorted(id for id in history.ids if id not in self._names)
+        return sorted({id for id in history.ids if id not in self._names} | history.applied.unknown)
 
     def until(self, id: str) -> Plan:
         """The part of this plan that runs up to and with ``id``.
@@ -378,6 +387,8 @@ def _warnings(written: tuple[PlannedEvolution, ...], dependencies: Mapping[str, 
 
 
 def _origin(evolution: Any) -> str:
+    if isinstance(evolution, Step) and evolution.origin:
+        return evolution.origin
     kind = evolution if isinstance(evolution, type) else type(evolution)
     return f'{kind.__module__}.{kind.__qualname__}'
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from .history import Attempt, History, State
+from .history import SETTLED, Attempt, History, State
 from .plan import PlannedEvolution
 from .stores.base import CLOCK_SLACK
 
@@ -87,8 +87,8 @@ class RetryPolicy:
             )
         failures = 0
         for attempt, before in zip(attempts, [None, *attempts[:-1]], strict=True):
-            if _moved(attempt, before):
-                failures = 0  # it got on: what failed before has been overcome
+            if _moved(attempt, before) or attempt.state in SETTLED:
+                failures = 0  # it got on, or was done once: what failed before has been overcome
             failures += attempt.state is State.FAILED
         if failures >= self.max_attempts:
             return Decision(Permission.NEVER, why=f'it raised {failures} times')

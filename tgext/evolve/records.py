@@ -10,6 +10,7 @@ from .arrival import Arrival
 from .errors import LeaseTaken, NothingRuns, OptionError
 from .history import CLAIM, History, State
 from .lease import Lease
+from .ledger import Ledger
 from .options import Options
 from .plan import Plan
 from .remedies import to_type
@@ -26,6 +27,7 @@ class Records:
         self._options = options
         self._plan = plan
         self._store = store
+        self._ledger = Ledger(plan, store)
         self._patience = patience
 
     def hold(self, patience: float = 30.0) -> Lease:
@@ -53,12 +55,12 @@ class Records:
         """Record evolutions as done without running them; all of the plan when ``ids`` is None."""
         with self.hold(self._patience) as lease:
             self._store.interrupt_older(lease.grant)
-            history = self._store.history()
+            history = self._ledger.history()
             if ids is None:
                 wanted = [planned.id for planned in self._plan.pending(history)]
             else:
                 wanted = self._known(ids, history)
-            self._store.settle(lease.grant, wanted, State.STAMPED)
+            self._ledger.settle(lease.grant, wanted, State.STAMPED)
             self._withdraw_cancel(wanted)
         return wanted
 
@@ -70,10 +72,10 @@ class Records:
     def unstamp(self, ids: Collection[str]) -> list[str]:
         """Evolutions that were only stamped or imported are pending again."""
         with self.hold(self._patience) as lease:
-            wanted = self._known(ids, self._store.history())
+            wanted = self._known(ids, self._ledger.history())
             # What is left may be nothing, and must not look like a database never seen.
             self._store.settle(lease.grant, [CLAIM], State.STAMPED)
-            self._store.unsettle(lease.grant, wanted)
+            self._ledger.unsettle(lease.grant, wanted)
         return wanted
 
     def retry(self, ids: Collection[str], *, restart: bool = False) -> int:
@@ -82,7 +84,7 @@ class Records:
         :param restart: batched evolutions begin anew, instead of where they stopped.
         """
         names: list[str] = []
-        for id in self._known(ids, self._store.history()):
+        for id in self._known(ids, self._ledger.history()):
             planned = self._plan.find(id)
             names += planned.names if planned is not None else [id]
         self._withdraw_cancel(names)
@@ -114,7 +116,7 @@ class Records:
         :param id: only this one: nobody said that another should end, if that runs by now.
         :raises NothingRuns: when nothing runs now, or another one.
         """
-        snapshot = self._store.snapshot()
+        snapshot = self._ledger.snapshot()
         running = _running(snapshot.history, snapshot.lease)
         if running is None or id not in (None, running):
             nothing = 'there is nothing to cancel: no evolution runs now'

@@ -31,6 +31,7 @@ from .gate import Progress, Serving
 from .history import Attempt, History, State
 from .lease import Lease
 from .leaving import Leaving
+from .ledger import Ledger
 from .partitions import Conductor, Sum
 from .plan import Plan, PlannedEvolution
 from .points import point
@@ -80,6 +81,7 @@ class Runner:
 
     plan: Plan
     store: Store
+    ledger: Ledger
     policy: RetryPolicy
     around: Around
     leaving: Leaving
@@ -102,7 +104,7 @@ class Runner:
             older = self._interrupt_older(lease)
             point('after-marking')
             while not self.leaving.is_set():
-                snapshot = self.store.snapshot()
+                snapshot = self.ledger.snapshot()
                 while older:
                     self._tell_interrupted(older.pop(0), snapshot.history)
                 self.changed(snapshot)

@@ -38,7 +38,7 @@ def stamp(application: Application, opts: argparse.Namespace, output: Output) ->
 
 def unstamp(application: Application, opts: argparse.Namespace, output: Output) -> Exit:
     evolver = application.enabled()
-    history = evolver.store.history()
+    history = evolver.ledger.history()
     application.check_ids(opts.ids, history)
     taken: list[str] = []
     kept: list[str] = []
@@ -162,7 +162,7 @@ def unlock(application: Application, opts: argparse.Namespace, output: Output) -
     lock = old.locked_by if old is not None else None
     if old is None or lock is None:
         return _said(application, 'unlock', lines, output, lock_of_0_0_5=None, ids=[])
-    if evolver.store.history():
+    if evolver.ledger.history():
         lines.append(f'0.0.5 left a lock here (process {lock}), which nothing looks at any more')
         return _said(application, 'unlock', lines, output, lock_of_0_0_5=lock, ids=[])
     what = (

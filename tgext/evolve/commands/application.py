@@ -69,7 +69,7 @@ class Application:
         evolver = self.enabled()
         known = [name for each in evolver.plan for name in each.names]
         if not planned:
-            known += sorted((evolver.store.history() if history is None else history).ids)
+            known += sorted((evolver.ledger.history() if history is None else history).ids)
         for id in ids:
             if id not in known:
                 # Also by a part of it: people remember the words, not the date.

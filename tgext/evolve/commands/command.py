@@ -12,7 +12,7 @@ from collections.abc import Callable
 from gearbox.command import Command
 
 from ..errors import EvolveError
-from . import acting, creating, reading, running
+from . import acting, creating, reading, running, testing
 from .application import Application, load, of_error
 from .documents import document, of_problem
 from .exits import Exit, Problem
@@ -43,6 +43,7 @@ DOES: dict[str, Verb] = {
     'adopt': acting.adopt,
     'claim': acting.claim,
     'create': creating.create,
+    'test': testing.test,
 }
 assert set(DOES) == set(VERBS)
 

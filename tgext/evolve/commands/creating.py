@@ -45,6 +45,10 @@ class Place:
 
 def create(application: Application, opts: argparse.Namespace, output: Output) -> Exit:
     conf = application.conf
+    if opts.package is not None:
+        return _create_package(opts.package or _root(conf).__name__, opts, output)
+    if opts.name is None:
+        raise Problem(Exit.USAGE, 'usage', 'it needs a NAME', 'Use a few words: gearbox evolve create backfill slugs')
     root = _root(conf)
     name = _Name.of(opts.name)
     place = _named(opts.into) if opts.into else _place(conf, root)
@@ -89,6 +93,53 @@ def create(application: Application, opts: argparse.Namespace, output: Output) -
     parts: dict[str, Any] = {'id': name.id, 'module': module, 'files': [str(path) for path in made], 'add': entry}
     output.lines(lines, document('create', **parts))
     return Exit.DONE
+
+
+def _create_package(package: str, opts: argparse.Namespace, output: Output) -> Exit:
+    """The module ``evolve`` of a package, as stucco_evolution's template made it; or the next script in it."""
+    if opts.name is not None or opts.into is not None:
+        raise Problem(Exit.USAGE, 'usage', '--package takes neither NAME nor --into', 'Leave them out.')
+    parent = _named(package).directory
+    directory = parent / 'evolve'
+    values = {'package': package, 'version': 0}
+    made = {'__init__.py': 'package_init', 'create.py': 'package_create'}
+    if directory.exists():
+        values['version'] = _version_of(package) + 1
+        made = {f'evolve{values["version"]}.py': 'package_evolve'}
+    try:
+        directory.mkdir(exist_ok=True)
+        for file_name, skeleton in made.items():
+            text = (files(__package__) / 'skeletons' / f'{skeleton}.txt').read_text('utf-8')
+            with open(directory / file_name, 'x', encoding='utf-8') as file:
+                file.write(Template(text).substitute(values))
+    except OSError as error:
+        raise Problem(
+            Exit.CANNOT_CREATE, 'cannot-write', f'it cannot be written: {error}', 'Nothing there is overwritten.'
+        ) from error
+    paths = [str(directory / file_name) for file_name in made]
+    lines = [f'created {path}' for path in paths]
+    if values['version']:
+        add = f'VERSION = {values["version"]}'
+        lines.append(
+            f'when it is written, say {add} in {directory / "__init__.py"}, and have create.py make that version'
+        )
+    else:
+        add = f'StuccoPackages({package!r})'
+        lines.append(f'add to the evolutions option (config/app_cfg.py): {add}, from tgext.evolve.sources.stucco')
+    parts: dict[str, Any] = {'id': None, 'module': f'{package}.evolve', 'files': paths, 'add': add}
+    output.lines(lines, document('create', **parts))
+    return Exit.DONE
+
+
+def _version_of(package: str) -> int:
+    from ..errors import SourceError
+    from ..sources.stucco import evolve_module
+
+    try:
+        version: int = evolve_module(package).VERSION
+        return version
+    except SourceError as error:
+        raise Problem(Exit.CANNOT_CREATE, 'no-package', f'{error.thing} (in {error.place})', error.remedy) from error
 
 
 @dataclass(frozen=True)

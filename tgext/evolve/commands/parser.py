@@ -28,6 +28,7 @@ VERBS = {
     'claim': 'begin a history here though another namespace has the same evolutions',
     'graph': 'what depends on what, as mermaid or dot',
     'create': 'write a new evolution and its test',
+    'test': 'run what is pending on a scratch database: up, again, and down and up where there is a way down',
 }
 
 EPILOG = """\
@@ -81,8 +82,20 @@ def add_verbs(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentPar
         made[verb].add_argument('--yes', action='store_true', help='do not ask')
     made['adopt'].add_argument('id', nargs='?', metavar='ID', help='the last that ran (default: what 0.0.5 recorded)')
     made['graph'].add_argument('--format', choices=('mermaid', 'dot'), default='mermaid')
-    made['create'].add_argument('name', metavar='NAME', help='a few words: backfill slugs')
+    made['create'].add_argument('name', nargs='?', metavar='NAME', help='a few words: backfill slugs')
     made['create'].add_argument('--into', metavar='PACKAGE', help='the dotted name of the package to write it to')
+    made['test'].add_argument(
+        '--url',
+        metavar='URL',
+        help="the scratch database, which is changed (default: a copy of the application's, SQLite)",
+    )
+    made['create'].add_argument(
+        '--package',
+        nargs='?',
+        const='',
+        metavar='PACKAGE',
+        help='instead: the module evolve of a package (default: the application), or its next script where it is there',
+    )
     return made
 
 

@@ -86,7 +86,7 @@ def headlines(evolver: Evolver, overview: Overview) -> list[str]:
         lines.append(f'mode: wait; no server runs anything, so type: {to_type("run")}')
     lines.append(f'evolutions: {done} of {len(overview.entries)} done, {len(overview.pending)} pending')
     if overview.unknown:
-        lines.append(f'unknown: {len(overview.unknown)} that the history knows and this code does not')
+        lines.append(f'unknown: {len(overview.unknown)} that the database knows and this code does not')
     return lines
 
 
@@ -250,7 +250,7 @@ def _entry_line(entry: Entry) -> str:
 def history(application: Application, opts: argparse.Namespace, output: Output) -> Exit:
     """Every attempt, the newest last; of one evolution with its whole errors."""
     evolver = application.enabled()
-    known = evolver.store.history()
+    known = evolver.ledger.history()
     attempts: Sequence[Attempt] = known.attempts
     if opts.id is not None:
         application.check_ids([opts.id], known)
@@ -329,6 +329,7 @@ _COLOURS = {
     'done': '#c8e6c9',
     'stamped': '#e8f5e9',
     'imported': '#e8f5e9',
+    'applied': '#e8f5e9',
     'running': '#b3e5fc',
     'pending': '#fff9c4',
     'failed': '#ffcdd2',

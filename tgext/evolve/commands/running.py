@@ -38,10 +38,7 @@ def run(application: Application, opts: argparse.Namespace, output: Output) -> E
         application.check_ids([opts.until], planned=True)
     overview = evolver.overview()
     _say_whom_it_waits_for(overview, opts.wait, output)
-    display = _Display(output)
-    evolver.listeners.add(display)
-    with _ends_in_good_order(evolver), display, redirect_stdout(sys.stderr) if output.json else nullcontext():
-        ended = evolver.run(until=opts.until, patience=opts.wait)
+    ended, display = foreground(evolver, output, until=opts.until, patience=opts.wait)
     overview = evolver.overview()
     result = {
         **of_application(evolver),
@@ -85,6 +82,19 @@ def dry_run(application: Application, opts: argparse.Namespace, output: Output) 
     return Exit.DONE
 
 
+def foreground(
+    evolver: Evolver, output: Output, *, until: str | None = None, patience: float = 0.0
+) -> tuple[Ended, Display]:
+    """Run here and now, and show what happens."""
+    display = Display(output)
+    evolver.listeners.add(display)
+    try:
+        with _ends_in_good_order(evolver), display, redirect_stdout(sys.stderr) if output.json else nullcontext():
+            return evolver.run(until=until, patience=patience), display
+    finally:
+        evolver.listeners.remove(display)
+
+
 def _say_whom_it_waits_for(overview: Overview, patience: float, output: Output) -> None:
     holder = overview.holder
     if holder is not None and overview.pending and patience and not output.json:
@@ -92,7 +102,7 @@ def _say_whom_it_waits_for(overview: Overview, patience: float, output: Output) 
         output.lines([f'waiting at most {words.took(patience)} for {holder}{runs}'], {})
 
 
-def _problem(ended: Ended, overview: Overview, evolver: Evolver, display: _Display) -> Problem:
+def _problem(ended: Ended, overview: Overview, evolver: Evolver, display: Display) -> Problem:
     if ended is Ended.TAKEN:
         holder = overview.holder
         by = f'{holder}' if holder is not None else 'another process'
@@ -154,7 +164,7 @@ def _ends_in_good_order(evolver: Evolver) -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-class _Display:
+class Display:
     """What happens, as it happens."""
 
     def __init__(self, output: Output):

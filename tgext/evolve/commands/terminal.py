@@ -18,6 +18,7 @@ _STYLES = {
     'done': 'green',
     'stamped': 'green dim',
     'imported': 'green dim',
+    'applied': 'green dim',
     'running': 'cyan bold',
     'pending': 'yellow',
     'failed': 'red bold',

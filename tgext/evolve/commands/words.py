@@ -77,6 +77,6 @@ def last_line(error: str | None) -> str:
     named = [line for line in lines if not line.startswith(('Traceback', '(Background', '[SQL', '[parameters'))]
     for line in reversed(named):
         word = line.partition(':')[0]
-        if ' ' not in word:
+        if word.replace('.', '').isidentifier():
             return line
     return named[-1] if named else ''

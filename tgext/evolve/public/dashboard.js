@@ -272,7 +272,7 @@
     });
   }
 
-  const ORDER = ['running', 'failed', 'interrupted', 'cancelled', 'pending', 'stamped', 'imported', 'done'];
+  const ORDER = ['running', 'failed', 'interrupted', 'cancelled', 'pending', 'applied', 'stamped', 'imported', 'done'];
   function counts() {
     draw('counts', state.counts ? [state.counts, state.total] : null, function () {
       const names = ORDER.filter(function (name) { return state.counts[name]; });

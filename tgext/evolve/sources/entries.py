@@ -8,49 +8,53 @@ import pkgutil
 from collections.abc import Iterable
 from importlib.metadata import entry_points
 from types import ModuleType
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from ..errors import EvolveError, SourceError
 from ..evolution import Evolution
 from ..plan import PlannedEvolution, planned
+from .base import Place, PlacedSource, Source
 
 ENTRY_POINTS = 'tgext.evolve.evolutions'
 
 
-@runtime_checkable
-class Source(Protocol):
-    """Yields evolutions."""
-
-    def evolutions(self) -> Iterable[Any]:
-        """The evolutions of this source, in their order."""
-
-
-def evolutions_of(entries: Iterable[Any], *, listed: bool) -> list[PlannedEvolution]:
+def evolutions_of(entries: Iterable[Any], *, listed: bool, place: Place | None = None) -> list[PlannedEvolution]:
     """All evolutions that ``entries`` stand for, in order.
 
     :param listed: do they stand in the application's own ``evolutions`` option? Only there, and
         only as entries of their own, a version of 0.0.5 can be found.
+    :param place: the application, for sources that have to know it.
     :raises SourceError: for an entry that is no evolution and no source.
     """
     found: list[PlannedEvolution] = []
     for entry in entries:
-        found += _evolutions(entry, listed)
+        found += _evolutions(entry, listed, place)
     return found
 
 
-def _evolutions(entry: Any, listed: bool) -> list[PlannedEvolution]:
+def _evolutions(entry: Any, listed: bool, place: Place | None) -> list[PlannedEvolution]:
     if isinstance(entry, str):
-        return _of_dotted_name(entry)
+        return _of_dotted_name(entry, place)
     if isinstance(entry, ModuleType):
-        return _of_module(entry)
+        return _of_module(entry, place)
     if isinstance(entry, type) and _is_evolution(entry):
         return [planned(_instance(entry), listed=listed)]
     if not isinstance(entry, type) and _is_evolution(entry):
         return [planned(entry, listed=listed)]
+    if isinstance(entry, type) and isinstance(entry, PlacedSource):
+        entry = _instance(entry)  # a source as a class: a Schema
+    if isinstance(entry, PlacedSource):
+        if place is None:
+            raise SourceError(
+                f'{entry!r} has to know the application',
+                place='where its evolutions were asked for',
+                remedy='Name it in the evolutions option of an application.',
+            )
+        entry = entry.at(place)
     if isinstance(entry, Source) and not isinstance(entry, type):
-        return evolutions_of(entry.evolutions(), listed=False)
+        return evolutions_of(entry.evolutions(), listed=False, place=place)
     if isinstance(entry, list | tuple):
-        return evolutions_of(entry, listed=listed)
+        return evolutions_of(entry, listed=listed, place=place)
     raise SourceError(
         f'{entry!r} is not an evolution',
         place='the evolutions option',
@@ -80,7 +84,7 @@ def _instance(kind: type) -> Any:
     return kind()
 
 
-def _of_dotted_name(name: str) -> list[PlannedEvolution]:
+def _of_dotted_name(name: str, place: Place | None) -> list[PlannedEvolution]:
     try:
         thing: Any = importlib.import_module(name)
     except ModuleNotFoundError as missing:
@@ -97,7 +101,7 @@ def _of_dotted_name(name: str) -> list[PlannedEvolution]:
             place='the evolutions option',
             remedy='Mend that module.',
         ) from error
-    return _evolutions(thing, listed=False)
+    return _evolutions(thing, listed=False, place=place)
 
 
 def _attribute(name: str) -> Any:
@@ -111,12 +115,12 @@ def _attribute(name: str) -> Any:
         return None
 
 
-def _of_module(module: ModuleType) -> list[PlannedEvolution]:
+def _of_module(module: ModuleType, place: Place | None) -> list[PlannedEvolution]:
     """Of a module, or of a package with all its modules in the order of their names."""
     explicit = getattr(module, 'evolutions', None)
     if isinstance(explicit, list | tuple):
         try:
-            return evolutions_of(explicit, listed=False)
+            return evolutions_of(explicit, listed=False, place=place)
         except RecursionError:
             raise SourceError(
                 f'{module.__name__!r} lists itself, or a module that lists it',
@@ -129,7 +133,7 @@ def _of_module(module: ModuleType) -> list[PlannedEvolution]:
         if issubclass(kind, Evolution) and kind.__module__ == module.__name__ and not _is_abstract(kind)
     ]
     for info in sorted(pkgutil.iter_modules(getattr(module, '__path__', ())), key=lambda i: i.name):
-        found += _of_dotted_name(f'{module.__name__}.{info.name}')
+        found += _of_dotted_name(f'{module.__name__}.{info.name}', place)
     return found
 
 
@@ -142,12 +146,12 @@ def _is_abstract(kind: type) -> bool:
     return not hasattr(kind, 'evolution_id') or inspect.isabstract(kind)
 
 
-def offered() -> list[PlannedEvolution]:
+def offered(place: Place | None = None) -> list[PlannedEvolution]:
     """The evolutions that installed distributions offer through their entry points."""
     found: list[PlannedEvolution] = []
     for point in sorted(entry_points(group=ENTRY_POINTS), key=lambda p: (p.name, p.value)):
         try:
-            found += _evolutions(point.load(), listed=False)
+            found += _evolutions(point.load(), listed=False, place=place)
         except EvolveError:
             raise
         except Exception as error:

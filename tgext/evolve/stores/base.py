@@ -7,15 +7,16 @@ import socket
 import time
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from .. import failure
 from ..errors import LeaseLost, StoreAway, StoreError
-from ..history import Attempt, History, State
+from ..history import CLAIM, SETTLED, Attempt, History, State
 from ..plan import PlannedEvolution
 from ..points import point
 
@@ -25,6 +26,8 @@ CLOCK_SLACK = 5_000
 
 #: No lease is given for longer than this, in milliseconds: the longest that the options allow.
 LONGEST_LEASE = 365 * 86_400 * 1000
+
+NO_CONTENTS: Mapping[str, str] = MappingProxyType({})
 
 #: What int() and the enums say of what they cannot read.
 UNREADABLE = (KeyError, TypeError, ValueError, OverflowError)
@@ -80,6 +83,21 @@ class Grant:
 def grant_of(attempt: Attempt) -> Grant:
     """The lease under which the attempt runs."""
     return Grant(Owner(attempt.owner, attempt.host or '', attempt.pid or 0), attempt.token)
+
+
+def to_settle(history: History, ids: Collection[str], contents: Mapping[str, str]) -> list[str]:
+    """Which of ``ids`` :meth:`Store.settle` has to record."""
+    found = []
+    for id in dict.fromkeys(ids):
+        latest = history.latest(id)
+        wanted = contents.get(id)
+        if wanted is None:
+            is_settled = id in history.recorded or (id == CLAIM and history.is_claimed)
+        else:
+            is_settled = latest is not None and latest.state in SETTLED and latest.fingerprint == wanted
+        if not is_settled:
+            found.append(id)
+    return found
 
 
 @dataclass(frozen=True)
@@ -367,8 +385,14 @@ class Store(ABC):
         return True
 
     @abstractmethod
-    def settle(self, grant: Grant, ids: Collection[str], state: State) -> None:
-        """Record that these evolutions need not run (``stamped``, ``imported``)."""
+    def settle(
+        self, grant: Grant, ids: Collection[str], state: State, contents: Mapping[str, str] = NO_CONTENTS
+    ) -> None:
+        """Record that these evolutions need not run (``stamped``, ``imported``); what is settled already stays.
+
+        :param contents: the fingerprints of those that are settled with this content only; what was the last one to
+            be recorded is not recorded again.
+        """
 
     @abstractmethod
     def unsettle(self, grant: Grant, ids: Collection[str]) -> None:

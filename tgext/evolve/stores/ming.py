@@ -7,7 +7,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from operator import attrgetter
 from typing import Any, TypeVar
@@ -28,6 +28,7 @@ from ..history import CLAIM, Attempt, History, State
 from ..plan import PlannedEvolution
 from ..points import point
 from .base import (
+    NO_CONTENTS,
     UNREADABLE,
     Batch,
     Checkpoint,
@@ -45,6 +46,7 @@ from .base import (
     integer,
     optional_integer,
     text,
+    to_settle,
 )
 
 log = logging.getLogger(__name__)
@@ -419,13 +421,18 @@ class MongoStore(Store):
         row = {**self._row_of(attempt), 'state': State.RUNNING.value}
         self._run(lambda: self._collection(HISTORY).delete_one(row))
 
-    def settle(self, grant: Grant, ids: Collection[str], state: State) -> None:
-        known = self.history().settled
+    def settle(
+        self, grant: Grant, ids: Collection[str], state: State, contents: Mapping[str, str] = NO_CONTENTS
+    ) -> None:
         now = self._now()
         documents = [
-            {**self._document(grant, id, 0, state), 'started': now, 'finished': now}
-            for id in dict.fromkeys(ids)
-            if id not in known
+            {
+                **self._document(grant, id, 0, state),
+                'fingerprint': contents.get(id),
+                'started': now,
+                'finished': now,
+            }
+            for id in to_settle(self.history(), ids, contents)
         ]
         if documents:
             self._run(lambda: self._insert_missing(documents))

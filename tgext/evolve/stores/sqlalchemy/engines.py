@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -93,11 +94,19 @@ def _connect_args(url: URL) -> dict[str, Any]:
     return {name: value for name, value in dialect.connect_args.get(driver, {}).items() if name not in url.query}
 
 
+#: What else this machine is called, and where its servers listen.
+_HERE = {'127.0.0.1': 'localhost', '::1': 'localhost'}
+_PORTS = {'postgresql': 5432, 'mysql': 3306}
+
+
 def same_database(one: URL, other: URL) -> bool:
     """Do two URLs name the same database, whatever their driver and user?"""
 
     def place(url: URL) -> tuple[Any, ...]:
         backend = url.get_backend_name().replace('mariadb', 'mysql')
-        return backend, url.host or 'localhost', url.port, url.database
+        if backend == 'sqlite':
+            return backend, url.database if in_memory(url) else os.path.realpath(url.database or '')
+        host = str(url.host or url.query.get('host') or 'localhost')
+        return backend, _HERE.get(host, host), url.port or _PORTS.get(backend), url.database
 
     return place(one) == place(other)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, TypeVar
 
@@ -18,9 +18,10 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 
 from ... import failure
 from ...errors import ItemFailed, LeaseLost, StoreBusy, StoreError
-from ...history import CLAIM, SETTLED, Attempt, History, State
+from ...history import CLAIM, Attempt, History, State
 from ...plan import PlannedEvolution
 from ..base import (
+    NO_CONTENTS,
     UNREADABLE,
     Batch,
     Checkpoint,
@@ -39,6 +40,7 @@ from ..base import (
     integer,
     optional_integer,
     text,
+    to_settle,
 )
 from .dialects import Trouble, dialect_for, dialect_of_session
 from .engines import in_memory, same_database
@@ -523,9 +525,11 @@ class SQLAlchemyStore(Store):
 
         self._run(take_back)
 
-    def settle(self, grant: Grant, ids: Collection[str], state: State) -> None:
+    def settle(
+        self, grant: Grant, ids: Collection[str], state: State, contents: Mapping[str, str] = NO_CONTENTS
+    ) -> None:
         def record(connection: Connection) -> None:
-            rows = self._settling(connection, grant, ids, state)
+            rows = self._settling(connection, grant, ids, state, contents)
             if rows:
                 with _transaction(connection):
                     connection.execute(insert(history), rows)
@@ -533,22 +537,27 @@ class SQLAlchemyStore(Store):
         self._run(record, transaction=True)
 
     def _settling(
-        self, connection: Connection, grant: Grant, ids: Collection[str], state: State
+        self,
+        connection: Connection,
+        grant: Grant,
+        ids: Collection[str],
+        state: State,
+        contents: Mapping[str, str] = NO_CONTENTS,
     ) -> list[dict[str, Any]]:
         """The rows that settle those of ``ids`` that are not settled yet."""
-        settled = connection.execute(
-            select(history.c.evolution_id).where(
-                history.c.namespace == self.namespace,
-                history.c.state.in_([each.value for each in SETTLED]),
-            )
-        ).scalars()
-        known = set(settled)
-        missing = [id for id in dict.fromkeys(ids) if id not in known]
+        missing = to_settle(self._history(connection), ids, contents)
         if not missing:
             return []
         now = connection.execute(select(database_now())).scalar_one()
         return [
-            {**self._row(grant, id, 0, state), 'serving': 'nothing', 'started': now, 'finished': now} for id in missing
+            {
+                **self._row(grant, id, 0, state),
+                'serving': 'nothing',
+                'fingerprint': contents.get(id),
+                'started': now,
+                'finished': now,
+            }
+            for id in missing
         ]
 
     def unsettle(self, grant: Grant, ids: Collection[str]) -> None:
@@ -817,6 +826,19 @@ class SQLAlchemyStore(Store):
 
     def _translated(self, error: SQLAlchemyError) -> Exception:
         return self._dialect.translate(error, self.name)
+
+
+@contextmanager
+def translated(engine: Engine) -> Iterator[None]:
+    """What SQLAlchemy raises in here says what is the matter with the database.
+
+    :raises StoreError: in place of it.
+    """
+    name = engine.url.render_as_string(hide_password=True)
+    try:
+        yield
+    except SQLAlchemyError as error:
+        raise dialect_for(engine.dialect.name, name).translate(error, name) from error
 
 
 @contextmanager
