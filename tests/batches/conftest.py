@@ -12,10 +12,10 @@ import sqlalchemy
 from sqlalchemy import Column, Integer, String, insert, select
 
 from tests.apps import Model
-from tests.stores import open_store
 from tgext.evolve.evolver import Evolver
 from tgext.evolve.options import Options
 from tgext.evolve.plan import Plan, planned
+from tgext.evolve.stores.ming import MongoStore, client_of_url
 from tgext.evolve.stores.sqlalchemy import SQLAlchemyStore
 from tgext.evolve.stores.sqlalchemy.engines import own_engine
 
@@ -110,6 +110,7 @@ class MongoTable(Table):
         from ming import Session, create_datastore, schema
         from ming.odm import FieldProperty, MappedClass, ThreadLocalODMSession
 
+        self.url = url
         datastore = create_datastore(url)
         odm = ThreadLocalODMSession(Session(datastore))
 
@@ -125,7 +126,12 @@ class MongoTable(Table):
 
         self.Page = Page
         self.db = datastore.db
-        self.store = open_store(url, namespace=NAMESPACE)
+        self.datastore = datastore
+        self.store = self.another_store()
+
+    def another_store(self) -> MongoStore:
+        datastore = self.datastore
+        return MongoStore(NAMESPACE, 'the test', client_of_url(self.url), datastore.name, lambda: datastore.db)
 
     def fill(self, number: int) -> None:
         self.db.page.insert_many([{'_id': id, 'title': f'Page {id}', 'seen': 0} for id in range(1, number + 1)])

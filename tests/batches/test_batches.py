@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -10,9 +11,8 @@ from contextlib import contextmanager
 import pytest
 from sqlalchemy import delete, func, insert, literal, select, update
 
-from tests.batches.conftest import MongoTable
 from tgext.evolve import BatchedEvolution, PlanError
-from tgext.evolve.errors import ItemFailed, NotRunning
+from tgext.evolve.errors import ItemFailed, NotRunning, StoreBusy
 from tgext.evolve.evolver import Ended
 from tgext.evolve.gate import Reason
 from tgext.evolve.plan import planned
@@ -309,9 +309,7 @@ def test_a_deposed_holder_moves_no_checkpoint(table):
     assert checkpoint.done == 300
     assert table.states('count') == ['interrupted']
     assert table.store.history().latest('count').reached == 300
-    if not isinstance(table, MongoTable):
-        # On MongoDB the work of a batch is there before its checkpoint is refused.
-        assert table.seen() == {1: 300, 0: ROWS - 300}
+    assert table.seen() == {1: 300, 0: ROWS - 300}
 
 
 @on('sqlite', 'postgresql', 'mariadb', 'mongodb')
@@ -329,8 +327,7 @@ def test_a_checkpoint_that_was_dropped_is_moved_by_nobody_until_it_is_taken_agai
     assert table.evolver(batched(table, pause=pause)).run() is Ended.DONE
     assert table.states('count') == ['interrupted', 'done']
     assert table.store.history().of('count')[0].reached == 300
-    # On MongoDB the work of a batch is there before its checkpoint is refused.
-    assert table.seen() == ({1: ROWS - 100, 2: 100} if isinstance(table, MongoTable) else {1: ROWS})
+    assert table.seen() == {1: ROWS}
 
 
 def depose(table):
@@ -485,7 +482,7 @@ def test_the_size_of_batches_adapts(table):
     assert table.seen() == {1: ROWS}
 
 
-@every_sql
+@on('sqlite', 'postgresql', 'mariadb', 'mongodb')
 def test_a_dry_run_saves_nothing(table):
     table.fill(ROWS)
     evolution = batched(table)
@@ -509,8 +506,8 @@ def test_a_dry_run_says_what_raised(table):
 
 @mongodb
 def test_a_dry_run_is_refused_where_nothing_can_be_rolled_back(table):
-    with pytest.raises(PlanError, match='cannot be tried'):
-        table.evolver(batched(table)).dry_run('count')
+    with pytest.raises(PlanError, match='cannot be tried: it says transactional_batches = False'):
+        table.evolver(batched(table, transactional_batches=False)).dry_run('count')
 
 
 @sqlite
@@ -638,3 +635,178 @@ def test_documents_are_deleted(table):
     table.fill(ROWS)
     table.run(DeleteDocuments('delete', 'page', {'_id': {'$gt': 50}}, batch_size=100))
     assert sum(table.seen().values()) == 50
+
+
+# -- transactions of MongoDB
+
+
+def raises_once(table, **attributes):
+    """Its item 150 raises the first time, in the middle of the second batch, after others are written."""
+    tried = []
+
+    def process(self, page):
+        if page['_id'] == 150 and not tried:
+            tried.append(True)
+            raise ValueError('not now')
+        self.session.page.update_one({'_id': page['_id']}, {'$inc': {'seen': 1}})
+
+    return batched(table, items='page', process=process, **attributes)
+
+
+@mongodb
+def test_a_batch_that_raises_leaves_nothing_of_itself(table):
+    table.fill(ROWS)
+    evolution = raises_once(table)
+    assert table.run(evolution).gate.verdict.reason is Reason.FAILED
+    assert 'the item with the key 150 raised ValueError' in table.error('count')
+    assert table.seen() == {1: 100, 0: ROWS - 100}
+    table.store.forgive(['count'])
+    table.run(evolution)
+    assert table.seen() == {1: ROWS}
+
+
+def alone(table, monkeypatch):
+    """A server that is a member of nothing, as a mongod is that was started without a replica set."""
+    monkeypatch.setattr('tgext.evolve.stores.ming.has_transactions', lambda hello: False)
+    return {}
+
+
+@mongodb
+@pytest.mark.parametrize('why', [alone, lambda table, monkeypatch: {'transactional_batches': False}])
+def test_without_a_transaction_the_checkpoint_follows_the_batch(table, monkeypatch, why):
+    table.fill(ROWS)
+    evolution = raises_once(table, **why(table, monkeypatch))
+    assert table.run(evolution).gate.verdict.reason is Reason.FAILED
+    # The batch is there as far as it came, and begins anew.
+    assert table.seen() == {1: 149, 0: ROWS - 149}
+    assert table.store.checkpoints('count')[0].done == 100
+    table.store.forgive(['count'])
+    table.run(evolution)
+    assert table.seen() == {2: 49, 1: ROWS - 49}
+    with pytest.raises(PlanError, match='cannot be tried'):
+        table.evolver(evolution).dry_run('count')
+
+
+def test_only_servers_of_a_replica_set_or_behind_a_router_have_transactions():
+    from tgext.evolve.stores.ming_transactions import has_transactions
+
+    assert has_transactions({'setName': 'rs0'})
+    assert has_transactions({'msg': 'isdbgrid'})
+    assert not has_transactions({'isWritablePrimary': True})
+
+
+@mongodb
+def test_a_batch_that_lost_against_another_writer_is_tried_again(table):
+    table.fill(ROWS)
+    tried = []
+
+    def process_batch(self, items):
+        tried.append(items[0]['_id'])
+        if tried == [1, 101]:
+            # Somebody else, after this batch has read the page.
+            other = threading.Thread(target=lambda: table.db.page.update_one({'_id': 150}, {'$inc': {'seen': 10}}))
+            other.start()
+            other.join()
+        ids = [item['_id'] for item in items]
+        self.session.page.update_many({'_id': {'$in': ids}}, {'$inc': {'seen': 1}})
+
+    table.run(batched(table, items='page', process_batch=process_batch))
+    assert table.states('count') == ['done']
+    assert tried[:4] == [1, 101, 101, 201]
+    assert table.seen() == {1: ROWS - 1, 11: 1}
+
+
+@mongodb
+def test_what_fetches_by_itself_is_in_the_transaction_too(table):
+    table.fill(ROWS)
+    tried = []
+
+    def process(self, page):
+        if page._id == 150 and not tried:
+            tried.append(True)
+            raise ValueError('not now')
+        table.Page.query.update({'_id': page._id}, {'$inc': {'seen': 1}})
+
+    def fetch(self, after, until, limit):
+        return table.Page.query.find({'_id': {'$gt': after or 0}}).sort('_id').limit(limit).all()
+
+    evolution = batched(table, items=None, fetch=fetch, key=lambda self, page: page._id, process=process)
+    table.run(evolution)
+    assert table.seen() == {1: 100, 0: ROWS - 100}
+    table.store.forgive(['count'])
+    table.run(evolution)
+    assert table.seen() == {1: ROWS}
+
+
+@mongodb
+def test_threads_save_their_batches_in_transactions_of_their_own(table):
+    table.fill(ROWS)
+    evolution = batched(table, partitions=4, batch_size=20, executor=lambda self: ThreadPoolExecutor(4))
+    table.run(evolution)
+    assert table.states('count') == ['done']
+    assert table.seen() == {1: ROWS}
+
+
+@mongodb
+def test_who_cannot_end_the_session_of_an_open_batch_waits_and_says_for_whom(table, monkeypatch):
+    """A batch that lasts is left alone, and what it saves counts; the next one is refused."""
+    table.fill(ROWS)
+    successor = table.another_store()
+    said = []
+
+    def refused(noted):
+        return 'it is not allowed to' if noted else None
+
+    monkeypatch.setattr(successor, '_end_sessions', refused)
+
+    def take_over():
+        row = successor.lease_row()
+        successor.release(Grant(Owner(row.owner, row.host, row.pid), row.token))
+        grant = successor.acquire(Owner(), 30)
+        for _ in range(2):
+            with pytest.raises(StoreBusy) as busy:
+                successor.interrupt_older(grant)
+            said.append(str(busy.value))
+        return grant
+
+    def process(self, page):
+        if page._id == 150:
+            # Not in the context of the batch, whose client alone may be used there.
+            with ThreadPoolExecutor(1) as other:
+                said.append(other.submit(take_over).result())
+        page.seen += 1
+
+    ended = table.evolver(batched(table, process=process)).run()
+    assert ended is Ended.TAKEN
+    first, _, grant = said
+    assert f':{os.getpid()} holds its checkpoint, and its session could not be ended: it is not allowed to' in first
+    # Marked at its first try; what it returns is complete all the same.
+    assert [attempt.evolution_id for attempt in successor.interrupt_older(grant)] == ['count']
+    # Until then it went on, and what it saved counts.
+    reached = table.store.history().latest('count').reached
+    assert 200 <= reached < ROWS
+    assert table.seen() == {1: reached, 0: ROWS - reached}
+    successor.close()
+
+
+@mongodb
+def test_who_takes_over_ends_the_session_of_an_open_batch_and_none_else(table):
+    table.fill(ROWS)
+    bystander = table.db.client.start_session()
+    bystander.start_transaction()
+    table.db.page.update_one({'_id': ROWS}, {'$inc': {'seen': 5}}, session=bystander)
+    taken = []
+
+    def process(self, page):
+        if page._id == 150 and not taken:
+            with ThreadPoolExecutor(1) as other:
+                taken.append(other.submit(depose, table).exception())
+        page.seen += 1
+
+    ended = table.evolver(batched(table, process=process)).run()
+    assert taken == [None]
+    assert ended is Ended.TAKEN
+    assert table.seen() == {1: 100, 0: ROWS - 100}
+    assert table.store.history().latest('count').reached == 100
+    bystander.commit_transaction()
+    assert table.seen() == {1: 100, 0: ROWS - 101, 5: 1}

@@ -1,8 +1,8 @@
 """Kills, pauses, SIGTERM and dead servers between and inside batches: no item is lost, and none is counted twice.
 
-Each row counts how often it was processed. On SQL that is once, whatever happens; on MongoDB the last batch of an
-attempt that was cut short may be there twice, and nothing else. ``EVOLVE_SEED`` repeats the random kills as far as
-the machine lets it.
+Each row counts how often it was processed. On SQL that is once, whatever happens, and on MongoDB in transactions;
+without these the last batch of an attempt that was cut short may be there twice, and nothing else. ``EVOLVE_SEED``
+repeats the random kills as far as the machine lets it.
 """
 
 from __future__ import annotations
@@ -53,13 +53,18 @@ def cut_short(site, partitions: int = 1) -> Counter[int]:
 
 
 def explain(site, twice: Counter[int]) -> None:
-    """Every row was processed once; on MongoDB at most so much oftener."""
+    """Every row was processed once; without transactions at most so much oftener."""
     seen = site.seen
     assert len(seen) == site.rows
-    if site.is_sql:
+    if exactly_once(site):
         assert Counter(seen) == {1: site.rows}
     for row, times in enumerate(seen, start=1):
         assert 1 <= times <= 1 + twice[row], row
+
+
+def exactly_once(site) -> bool:
+    """Are a batch and its checkpoint saved in one transaction?"""
+    return site.is_sql or site.evolutions[0].get('transactional_batches', True)
 
 
 def done(site) -> int:
@@ -71,12 +76,22 @@ def batches(site, pid: int | None = None) -> Counter[str]:
     return Counter(line.about for line in site.lines('batch', pid=pid))
 
 
+#: On MongoDB both are to be had.
+IN_TRANSACTIONS_AND_WITHOUT = pytest.mark.parametrize(
+    ('store_url', 'transactional'),
+    [
+        *(pytest.param(name, True, id=name) for name in ('sqlite', 'postgresql', 'mariadb', 'mongodb')),
+        pytest.param('mongodb', False, id='mongodb-without'),
+    ],
+    indirect=['store_url'],
+)
+
 # -- kills at any moment
 
 
 @pytest.mark.timeout(1800 if LONG else 180)
-@STORES
-def test_kills_at_random_moments_lose_no_row_and_count_none_twice(make_site, store_url, figures):
+@IN_TRANSACTIONS_AND_WITHOUT
+def test_kills_at_random_moments_lose_no_row_and_count_none_twice(make_site, store_url, transactional, figures):
     seed = int(os.environ.get('EVOLVE_SEED') or random.SystemRandom().getrandbits(32))
     print(f'EVOLVE_SEED={seed}')
     rng = random.Random(seed)
@@ -85,6 +100,7 @@ def test_kills_at_random_moments_lose_no_row_and_count_none_twice(make_site, sto
     # Slow enough for a machine on which the test itself is slow.
     attributes = {'batch_size': size, 'largest_batch': size, 'seconds': long_or_short(5, 10) / 100}
     if figures.store == 'mongodb':
+        attributes['transactional_batches'] = transactional
         # For ranges of _id, SecantusDB reads the whole collection; a mongod does not.
         attributes['batched'] = 'by number'
     if rng.random() < 0.5:
@@ -157,21 +173,29 @@ POINTS = {
 SQL_POINTS = {'before-commit': (3, 20, True), 'after-commit': (3, 30, False)}
 MONGODB_POINTS = {'before-checkpoint': (3, 20, True), 'between-checkpoints': (1, 0, False)}
 
-#: On MongoDB the work of a batch is there before its checkpoint moves.
+#: Without transactions the work of a batch is there before its checkpoint moves.
 WORKED = {'before-batch-commit', 'before-checkpoint'}
 
 #: The long form has these as well: what they show, another point does in the short one.
 LONG_ONLY = {'after-checkpoints', 'between-batches', 'after-evolve'}
 
 
-@STORES
-def test_a_kill_at_any_point_of_a_batch_loses_nothing_and_counts_nothing_twice(make_site, store_url, new_url, figures):
-    points = {**POINTS, **(MONGODB_POINTS if store_url.startswith('mongodb') else SQL_POINTS)}
+@IN_TRANSACTIONS_AND_WITHOUT
+def test_a_kill_at_any_point_of_a_batch_loses_nothing_and_counts_nothing_twice(
+    make_site, store_url, new_url, transactional, figures
+):
+    points = {
+        **POINTS,
+        **(SQL_POINTS if transactional else {}),
+        **(MONGODB_POINTS if store_url.startswith('mongodb') else {}),
+    }
     cells = {}
     for point, (time_, _, _) in points.items():
         if point in LONG_ONLY and not LONG:
             continue
         evolution = batched(partitions=3) if point == 'between-checkpoints' else batched()
+        if not transactional:
+            evolution['transactional_batches'] = False
         site = make_site(new_url(), rows=ROWS, evolutions=[evolution], lease=LEASE, poll=POLL)
         cells[point] = site, site.fork(http=False, points={point: f'kill {time_}'})
     heirs = {}
@@ -194,7 +218,7 @@ def test_a_kill_at_any_point_of_a_batch_loses_nothing_and_counts_nothing_twice(m
         again = [about for about, times in batches(site).items() if times > 1]
         assert again == [f'{saved + 1}-{saved + SIZE}'] * inside, point
         twice = site.seen.count(2)
-        assert twice == (SIZE if point in WORKED and not site.is_sql else 0), point
+        assert twice == (SIZE if point in WORKED and not transactional else 0), point
         explain(site, cut_short(site))
 
 
@@ -202,10 +226,9 @@ def test_a_kill_at_any_point_of_a_batch_loses_nothing_and_counts_nothing_twice(m
 
 #: One with transactions and the one without are enough for the short form.
 SOME_STORES = STORES if LONG else pytest.mark.parametrize('store_url', ['sqlite', 'mongodb'], indirect=True)
-SERVERS = pytest.mark.parametrize('store_url', ['postgresql', 'mariadb'], indirect=True)
 
 
-def in_an_open_batch(make_site, new_url, points: dict[str, str]):
+def in_an_open_batch(make_site, new_url, points: dict[str, str], **attributes):
     """Sites with a holder that waits there with one thread, and with two: for each partition one of its sessions.
 
     :param points: what may be served meanwhile, and where it waits then.
@@ -213,7 +236,7 @@ def in_an_open_batch(make_site, new_url, points: dict[str, str]):
     cells = []
     for serving, point in points.items():
         for threads in ({}, THREADS):
-            evolution = batched(**threads, serving=serving)
+            evolution = batched(**threads, **attributes, serving=serving)
             site = make_site(new_url(), rows=ROWS, evolutions=[evolution], lease=LEASE, poll=POLL)
             cells.append((site, site.fork(points={point: 'on'}), threads.get('threads', 1)))
     for site, holder, number in cells:
@@ -221,7 +244,7 @@ def in_an_open_batch(make_site, new_url, points: dict[str, str]):
     return cells
 
 
-@SERVERS
+@pytest.mark.parametrize('store_url', ['postgresql', 'mariadb', 'mongodb'], indirect=True)
 def test_the_open_batch_of_a_paused_holder_keeps_its_successor_out_for_no_longer_than_the_lease(
     make_site, store_url, new_url, figures
 ):
@@ -235,13 +258,17 @@ def test_the_open_batch_of_a_paused_holder_keeps_its_successor_out_for_no_longer
     paused = time.monotonic()
     for site, *_ in cells:
         site.go('on')
-    for (site, _, number), heir in zip(cells, heirs, strict=True):
+    for (site, holder, number), heir in zip(cells, heirs, strict=True):
         [begin] = site.until_told('begin', pid=heir.pid)
         [end] = site.until_told('end', pid=heir.pid)
         assert begin.time - paused <= IN_TIME
         assert end.time - paused <= IN_TIME + 1
         figures.measure('recovery', begin.time - paused)
-        assert heir.log.count('ended the database session') == number
+        if site.is_sql:
+            assert heir.log.count('ended the database session') == number
+        else:
+            [ended_sessions] = [line for line in heir.log.splitlines() if 'ended the sessions of batches' in line]
+            assert ended_sessions.count(f':{holder.pid}') == number
         until(lambda site=site: site.states('all')[-1] == 'done')
     for (site, holder, number), heir in zip(cells, heirs, strict=True):
         before = site.store.checkpoints('all')
@@ -293,9 +320,11 @@ def test_on_sqlite_the_successor_of_an_open_batch_waits_and_says_for_whom(make_s
 
 
 @pytest.mark.parametrize('store_url', ['mongodb'], indirect=True)
-def test_on_mongodb_a_paused_holder_may_finish_its_batch_and_no_other_one(make_site, store_url, new_url, figures):
-    """Nothing is locked there, and nobody can end its session: the batch is there twice, and counted once."""
-    cells = in_an_open_batch(make_site, new_url, {'nothing': 'in-batch'})
+def test_without_a_transaction_a_paused_holder_may_finish_its_batch_and_no_other_one(
+    make_site, store_url, new_url, figures
+):
+    """Nothing is locked, and nobody can end its session: the batch is there twice, and counted once."""
+    cells = in_an_open_batch(make_site, new_url, {'nothing': 'in-batch'}, transactional_batches=False)
     for site, holder, _ in cells:
         pause(holder, figures)
         site.go('on')
@@ -319,10 +348,13 @@ def test_on_mongodb_a_paused_holder_may_finish_its_batch_and_no_other_one(make_s
         check(site, figures)
 
 
-@STORES
-def test_who_was_deposed_between_two_batches_has_the_next_one_refused(make_site, store_url, new_url, figures):
+@IN_TRANSACTIONS_AND_WITHOUT
+def test_who_was_deposed_between_two_batches_has_the_next_one_refused(
+    make_site, store_url, new_url, transactional, figures
+):
     """It begins it before its heart has beaten: the checkpoint alone knows."""
-    site = make_site(new_url(), rows=ROWS, evolutions=[batched()], lease=LEASE, poll=POLL)
+    evolution = batched() if transactional else batched(transactional_batches=False)
+    site = make_site(new_url(), rows=ROWS, evolutions=[evolution], lease=LEASE, poll=POLL)
     holder = site.fork(points={'between-batches': 'on'})
     site.until_told('point', 'between-batches', holder.pid)
     pause_between_writes(site, holder, figures)
@@ -335,11 +367,12 @@ def test_who_was_deposed_between_two_batches_has_the_next_one_refused(make_site,
     holder.until_open()
     # It has tried, and it is this that it was refused.
     assert ('a later holder has marked' if site.is_sql else 'the checkpoint belongs to another') in holder.log
-    assert batches(site, holder.pid) == {'1-10': 1, '11-20': 1}
+    refused_first = transactional and not site.is_sql  # before it has read anything
+    assert batches(site, holder.pid) == {'1-10': 1, **({} if refused_first else {'11-20': 1})}
     assert site.store.checkpoints('all') == before
     assert site.states('all') == ['interrupted', 'done']
     once = Counter(site.seen)
-    assert once == ({1: ROWS} if site.is_sql else {1: ROWS - SIZE, 2: SIZE})
+    assert once == ({1: ROWS} if transactional else {1: ROWS - SIZE, 2: SIZE})
     explain(site, Counter(ids('11-20')))
     check(site, figures)
 

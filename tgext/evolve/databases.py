@@ -143,7 +143,10 @@ class Databases:
             if key.startswith('ming.connection.') and not key.endswith(('read_preference', 'auto_ensure_indexes'))
         }
         # As the application connects, on a connection of our own that no fork shares.
-        return MongoStore(namespace, _without_password(url), client_of_url(url, **options), self.datastore.name)
+        datastore = self.datastore
+        return MongoStore(
+            namespace, _without_password(url), client_of_url(url, **options), datastore.name, lambda: datastore.db
+        )
 
     def _mongo_url_store(self, url: str) -> Store:
         try:

@@ -108,8 +108,9 @@ class BatchedEvolution(Evolution):
     Items are read in the order of their keys, each batch after the last key of the one before:
     nothing is skipped or seen for ever because it enters or leaves the filter meanwhile. On SQL
     the work of a batch, its checkpoint and its progress are saved in one transaction, so each
-    batch counts exactly once, also under kill -9. On MongoDB the checkpoint follows the work: a
-    batch may run twice after a kill, so ``process`` must bear that.
+    batch counts exactly once, also under kill -9. So they are on MongoDB where its server has
+    transactions; else the checkpoint follows the work: a batch may run twice after a kill, so
+    ``process`` must bear that.
 
     A process that ends or is killed goes on where the last batch ended, in whatever process.
     """
@@ -146,6 +147,10 @@ class BatchedEvolution(Evolution):
     #: Whether the rows of a batch are locked while it is processed. None: where others may write
     #: meanwhile, which is while this evolution lets the application serve.
     lock: bool | None = None
+
+    #: On MongoDB: False saves the checkpoint after the batch also where the server has transactions. For what
+    #: may not be done in one, or takes longer than the server allows.
+    transactional_batches: bool = True
 
     #: In another process: how to make the application. An ini file (``config:/path/app.ini``), or
     #: the dotted name of a function that returns its configuration; None: as the holder was made.

@@ -205,7 +205,7 @@ class Evolver:
         :raises PlanError: when there is no such evolution, or it is not batched, or nothing can be rolled back here.
         """
         planned = self._find(id)
-        refusal = self.store.refuses(planned) if planned.batched else 'it is not batched'
+        refusal = self.store.keeps(planned) if planned.batched else 'it is not batched'
         if refusal is not None:
             raise PlanError(
                 f'{id!r} cannot be tried: {refusal}',

@@ -474,6 +474,10 @@ class Store(ABC):
         """Why this transactional evolution cannot be one here; None when it can."""
         return None
 
+    def keeps(self, planned: PlannedEvolution) -> str | None:
+        """Why what a batch of this evolution did cannot be rolled back; None when it can."""
+        return self.refuses(planned)
+
     def close(self) -> None:
         """Let go of everything that a forked child must not share."""
 

@@ -48,6 +48,7 @@ from .base import (
     text,
     to_settle,
 )
+from .ming_transactions import CAN_BIND, Seat, Seats, has_transactions, is_busy, transaction
 
 log = logging.getLogger(__name__)
 
@@ -69,9 +70,6 @@ _NO_REPORT: dict[str, Any] = {
     'message': None,
 }
 
-#: WriteConflict, LockTimeout, LockBusy: the server asks to try again.
-_BUSY_CODES = frozenset({112, 24, 46, 50})
-
 _DUPLICATE_KEY = 11000
 
 
@@ -84,9 +82,18 @@ class MongoStore(Store):
     :param connect: makes a client; one is made when it is needed and closed by :meth:`close`, so
         that no connection is shared with a forked child.
     :param database: its name.
+    :param application: pymongo's database of the application, where batches work in transactions of its
+        client; None: it is not known, and no batch is in a transaction.
     """
 
-    def __init__(self, namespace: str, name: str, connect: Callable[[], Any], database: str):
+    def __init__(
+        self,
+        namespace: str,
+        name: str,
+        connect: Callable[[], Any],
+        database: str,
+        application: Callable[[], Any] | None = None,
+    ):
         self.namespace = namespace
         self.name = name
         self._connect = connect
@@ -94,11 +101,15 @@ class MongoStore(Store):
         self._client: Any = None
         self._client_pid: int | None = None
         self._connecting = threading.Lock()
+        self._application = application
+        self._seats = Seats()
+        self._server_has_transactions: bool | None = None
 
     # -- the connection
 
     def close(self) -> None:
         client, self._client = self._client, None
+        self._server_has_transactions = None
         if client is not None and self._client_pid == os.getpid():
             client.close()
 
@@ -137,9 +148,7 @@ class MongoStore(Store):
                 place=self.name,
                 remedy='It is tried again until it answers.',
             )
-        if isinstance(error, OperationFailure) and (
-            error.code in _BUSY_CODES or error.has_error_label('TransientTransactionError')
-        ):
+        if is_busy(error):
             return StoreBusy(f'the database is busy: {what}', place=self.name, remedy='It is tried again.')
         return StoreError(
             f'the database refuses: {what}',
@@ -148,7 +157,13 @@ class MongoStore(Store):
             f'collections {LEASE} and {HISTORY}.',
         )
 
-    # -- the server's clock
+    # -- the server
+
+    @property
+    def _has_transactions(self) -> bool:
+        if self._server_has_transactions is None:
+            self._server_has_transactions = has_transactions(self._run(lambda: self._database.command('hello')))
+        return self._server_has_transactions
 
     def _now(self) -> int:
         """The database's clock, in milliseconds."""
@@ -341,24 +356,25 @@ class MongoStore(Store):
             'state': State.RUNNING.value,
             'token': {'$lt': grant.token},
         }
+        # Also those that we have marked, whose checkpoints could not be had then.
+        begun = {**older, 'state': State.INTERRUPTED.value, 'marked_by': grant.token, 'reached': None}
 
         def mark() -> list[Attempt]:
             collection = self._collection(HISTORY)
-            found = [_attempt(document) for document in collection.find(older, {'error': 0})]
+            found = [_attempt(document) for document in collection.find({'$or': [older, begun]}, {'error': 0})]
             collection.update_many(
                 older,
                 {
                     '$set': {
                         'state': State.INTERRUPTED.value,
+                        'marked_by': grant.token,
                         'error': f'interrupted: its process died or lost the lease; {grant.owner} took over',
                     }
                 },
             )
             for attempt in found:
                 of_this = self._checkpoints_of(attempt.evolution_id)
-                self._collection(CHECKPOINT).update_many(
-                    {**of_this, 'token': {'$lt': grant.token}}, {'$set': {'owner': ''}}
-                )
+                self._seize({**of_this, 'token': {'$lt': grant.token}}, {'owner': ''})
                 # After nobody can move them any more.
                 reached = self._reached(attempt.evolution_id)
                 collection.update_one(self._row_of(attempt), {'$set': {'reached': reached}})
@@ -512,7 +528,7 @@ class MongoStore(Store):
                 with suppress(DuplicateKeyError):
                     collection.insert_one(document)
                 point('between-checkpoints')
-            collection.update_many({**of_this, 'token': {'$lte': attempt.token}}, {'$set': own})
+            self._seize({**of_this, 'token': {'$lte': attempt.token}}, own)
             made = max((document['made'] for document in collection.find(of_this, {'made': 1})), default=0)
             collection.delete_many({**of_this, 'made': {'$lt': made}})
             # Asked last: who takes over marks this row first, and looks for checkpoints afterwards.
@@ -524,9 +540,7 @@ class MongoStore(Store):
         return self.checkpoints(attempt.evolution_id)
 
     def drop_checkpoints(self, attempt: Attempt) -> None:
-        self._run(
-            lambda: self._collection(CHECKPOINT).update_many(self._own_checkpoint(attempt), {'$set': {'owner': ''}})
-        )
+        self._run(lambda: self._seize(self._own_checkpoint(attempt), {'owner': ''}))
 
     def _own_checkpoint(self, attempt: Attempt) -> dict[str, Any]:
         return {**self._checkpoints_of(attempt.evolution_id), 'token': attempt.token, 'owner': attempt.owner}
@@ -535,27 +549,140 @@ class MongoStore(Store):
         where = {'namespace': self.namespace, 'evolution_id': {'$in': list(ids)}}
         self._run(lambda: self._collection(CHECKPOINT).delete_many(where))
 
+    def _seize(self, where: dict[str, Any], values: dict[str, Any]) -> int:
+        """Change checkpoints that an open batch may hold, whose session is ended first; how many there are.
+
+        :raises StoreBusy: it could not be ended.
+        """
+        collection = self._collection(CHECKPOINT)
+        change = {'$set': {'session': None, **values}}
+        if not self._has_transactions:
+            return int(collection.update_many(where, change).matched_count)
+        noted = [document['session'] for document in collection.find({**where, 'session': {'$ne': None}})]
+        refused = self._end_sessions(noted)
+        # In a transaction, which is told at once that it must wait: without one it is the server that waits.
+        with self._database.client.start_session() as session:
+            try:
+                with session.start_transaction():
+                    return int(collection.update_many(where, change, session=session).matched_count)
+            except OperationFailure as error:
+                if not is_busy(error) or not noted:
+                    raise
+                raise StoreBusy(
+                    f'a batch of {" or ".join(each["who"] for each in noted)} holds its checkpoint'
+                    + (f', and its session could not be ended: {refused}' if refused else ''),
+                    place=self.name,
+                    remedy='It is tried again. The server ends a transaction after transactionLifetimeLimitSeconds, '
+                    '60 as a rule; end that process to be quicker.',
+                ) from error
+
+    def _end_sessions(self, noted: Sequence[dict[str, Any]]) -> str | None:
+        """End these sessions, and none else; why not, where the server refuses."""
+        if not noted:
+            return None
+        try:
+            self._database.client.admin.command('killSessions', [{'id': each['id']} for each in noted])
+        except OperationFailure as error:
+            return failure.brief(error)
+        log.info('[%s] ended the sessions of batches: %s', self.namespace, ', '.join(each['who'] for each in noted))
+        return None
+
+    def without_transaction(self, evolution: Any) -> str | None:
+        """Why the batches of this evolution are in no transaction; None when they are."""
+        if not evolution.transactional_batches:
+            return 'it says transactional_batches = False'
+        if self._application is None:
+            return 'its history is not kept in the database of the application, by Ming'
+        if not CAN_BIND:
+            return 'transactions need pymongo 4.17 or newer'
+        mapped = getattr(evolution.items, 'query', None)
+        if mapped is not None and mapped.session.db.client is not self._application().client:
+            return "its items are read by another client than that of the application's datastore"
+        if not self._has_transactions:
+            return 'the server has no transactions: it is no replica set'
+        return None
+
+    def batch(
+        self, attempt: Attempt, planned: PlannedEvolution, checkpoint: Checkpoint
+    ) -> AbstractContextManager[Batch]:
+        if self.without_transaction(planned.evolution) is None:
+            return self._batch_in_transaction(attempt, checkpoint)
+        return self._batch(attempt, checkpoint)
+
     @contextmanager
-    def batch(self, attempt: Attempt, planned: PlannedEvolution, checkpoint: Checkpoint) -> Iterator[Batch]:
-        """At least once: Ming knows no transactions, so the checkpoint follows the work of a batch."""
+    def _batch(self, attempt: Attempt, checkpoint: Checkpoint) -> Iterator[Batch]:
+        """At least once: the checkpoint follows the work of a batch."""
         batch = Batch(checkpoint)
         with self._sessions(f'a batch of {attempt.evolution_id!r}'):
             yield batch
         point('before-checkpoint')
-        to = batch.checkpoint
+        where = self._unmoved(attempt, checkpoint)
+        change = {'$set': vars(batch.checkpoint)}
+        if not self._run(lambda: self._collection(CHECKPOINT).update_one(where, change).matched_count):
+            raise LeaseLost('the checkpoint belongs to another attempt')
+
+    @contextmanager
+    def _batch_in_transaction(self, attempt: Attempt, checkpoint: Checkpoint) -> Iterator[Batch]:
+        """Exactly once: the checkpoint is part of the transaction, in which it is written first and last.
+
+        First, so that who was deposed locks nothing else; whoever takes over ends the session that the
+        checkpoint has a note of, and from then on no batch begins.
+        """
+        assert self._application is not None
+        batch = Batch(checkpoint)
+        what = f'a batch of {attempt.evolution_id!r}'
+        collection = self._application().get_collection(CHECKPOINT)
+        with self._seats.one(self._application().client) as seat:
+            trial = not attempt.attempt  # which nobody commits
+            if not trial:
+                self._take_seat(seat, attempt, checkpoint)
+            where = {**self._unmoved(attempt, checkpoint), 'session.id': seat.note['id']}
+
+            def save(change: dict[str, Any]) -> None:
+                if not trial and not collection.update_one(where, change).matched_count:
+                    raise LeaseLost('the checkpoint belongs to another attempt')
+
+            try:
+                with transaction(seat.session):
+                    # A change: the server takes one that changes nothing for a read.
+                    save({'$inc': {'tries': 1}})
+                    with self._sessions(what):
+                        yield batch
+                    point('before-checkpoint')
+                    save({'$set': vars(batch.checkpoint)})
+            except (PyMongoError, ItemFailed) as error:
+                cause = error.__cause__ if isinstance(error, ItemFailed) else error
+                if not isinstance(cause, PyMongoError):
+                    raise
+                if cause.has_error_label('UnknownTransactionCommitResult') or _is_away(cause):
+                    raise self._lost_in(what) from error
+                if is_busy(cause):
+                    raise self._translated(cause) from error
+                raise
+            point('after-commit')
+
+    def _take_seat(self, seat: Seat, attempt: Attempt, checkpoint: Checkpoint) -> None:
+        noted_for = self._row_of(attempt), checkpoint.partition
+        if seat.noted_for != noted_for:
+            where = {**self._own_checkpoint(attempt), 'partition': checkpoint.partition}
+            if not self._run(lambda: self._seize(where, {'session': seat.note})):
+                raise LeaseLost('the checkpoint belongs to another attempt')
+            seat.noted_for = noted_for
+
+    def _unmoved(self, attempt: Attempt, checkpoint: Checkpoint) -> dict[str, Any]:
         # Each batch adds to one of the last two.
         from_here = {'partition': checkpoint.partition, 'done': checkpoint.done, 'passes': checkpoint.passes}
-        where = {**self._own_checkpoint(attempt), **from_here}
-        moved = self._run(
-            lambda: self._collection(CHECKPOINT).update_one(where, {'$set': vars(to)}).matched_count,
-        )
-        if not moved:
-            raise LeaseLost('the checkpoint belongs to another attempt')
+        return {**self._own_checkpoint(attempt), **from_here}
 
     def items(self, evolution: Any) -> Items:
         from .ming_items import items_of
 
-        return items_of(evolution, lambda: self._database)
+        def database() -> Any:
+            if self._application is not None and self.without_transaction(evolution) is None:
+                return self._application()
+            return self._database
+
+        return items_of(evolution, database)
 
     # -- what was here before
 
@@ -607,16 +734,22 @@ class MongoStore(Store):
             cause = error.__cause__ if isinstance(error, ItemFailed) else error
             if not isinstance(cause, PyMongoError) or not _is_away(cause):
                 raise
-            raise StoreAway(
-                f'the connection was lost during {what}',
-                place=self.name,
-                remedy='What became of it is read from the history when the database is back.',
-            ) from error
+            raise self._lost_in(what) from error
         finally:
             sessions.close_all()
 
+    def _lost_in(self, what: str) -> StoreAway:
+        return StoreAway(
+            f'the connection was lost during {what}',
+            place=self.name,
+            remedy='What became of it is read from the history when the database is back.',
+        )
+
     def refuses(self, planned: PlannedEvolution) -> str | None:
-        return 'MongoDB is used without transactions'
+        return 'MongoDB has transactions for batches only'
+
+    def keeps(self, planned: PlannedEvolution) -> str | None:
+        return self.without_transaction(planned.evolution)
 
 
 class MimStore(MongoStore):
@@ -629,6 +762,10 @@ class MimStore(MongoStore):
 
     def close(self) -> None:
         """Closing would forget the data."""
+
+    @property
+    def _has_transactions(self) -> bool:
+        return False
 
     @property
     def _database(self) -> Any:
