@@ -398,6 +398,8 @@ class MongoDB(Server):
             *(sys.executable, '-c', 'import sys, secantus.cli; sys.exit(secantus.cli.main())'),
             *('--config', str(directory / 'secantusd.toml'), '--host', '127.0.0.1', '--port', str(self._port)),
             *('--storage-path', str(directory / 'data'), '--cache-size', '128M', '--log-level', 'WARNING'),
+            # As a mongod does what a client was told to be saved (j: true) is there after it was killed.
+            '--sync-on-commit',
         ]
 
     def _ping(self) -> None:

@@ -357,8 +357,8 @@ MUTATIONS = (
     Mutation(
         'a checkpoint moves for whoever asks (SQL)',
         SQL_STORE,
-        '            .where(*self._own_checkpoint(attempt), checkpoint.c.partition == to.partition)',
-        '            .where(*self._checkpoints_of([attempt.evolution_id]), checkpoint.c.partition == to.partition)',
+        '                *self._own_checkpoint(attempt),\n                checkpoint.c.partition',
+        '                *self._checkpoints_of([attempt.evolution_id]),\n                checkpoint.c.partition',
         (
             BATCHES + 'test_a_deposed_holder_moves_no_checkpoint[sqlite]',
             BATCH_CHAOS + 'test_who_was_deposed_between_two_batches_has_the_next_one_refused[sqlite]',
@@ -482,8 +482,8 @@ MUTATIONS = (
     Mutation(
         'the last batches of threads are refused when the process leaves',
         'partitions.py',
-        '        if self._are_threads():\n            wait(',
-        '        if self._are_threads() and False:\n            wait(',
+        '        if self._are_threads():\n            for',
+        '        if self._are_threads() and False:\n            for',
         (
             BATCH_CHAOS + 'test_sigterm_ends_threads_after_their_batches_and_the_next_process_goes_on_from_there'
             '[mongodb]',

@@ -135,7 +135,7 @@ def kill_at_random(site, rng: random.Random, kills: int, size: int, figures) -> 
     for left in range(kills, 0, -1):
         before, told = done(site), site.count('batch')
         # So many batches are left at least, for this kill and those that follow.
-        number = rng.randint(0, max(2 * (site.rows - before) // size // (left + 1), 1))
+        number = rng.randint(0, max((site.rows - before) // size // (left + 1), 1))
         until(lambda told=told, number=number: site.count('batch') >= told + number, what='more batches')
         if unmoved == 3:
             # Five in a row without a batch would stop it, and rightly.

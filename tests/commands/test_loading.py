@@ -10,7 +10,7 @@ from tgext.evolve.commands.command import DOES, LOOKS
 
 pytestmark = pytest.mark.parametrize('store_url', ['sqlite'], indirect=True)
 
-ARGUMENTS = {'unstamp': ['one'], 'retry': ['one'], 'create': ['a name'], 'stamp': ['--all']}
+ARGUMENTS = {'unstamp': ['one'], 'retry': ['one'], 'dry-run': ['one'], 'create': ['a name'], 'stamp': ['--all']}
 
 
 @pytest.mark.parametrize('verb', DOES)
