@@ -368,7 +368,7 @@ MUTATIONS = (
         'a checkpoint moves for whoever asks (MongoDB)',
         MING,
         'return {**self._own_checkpoint(attempt), **from_here}',
-        'return {**self._checkpoints_of(attempt.evolution_id), **from_here}',
+        "return {**self._checkpoints_of(attempt.evolution_id), 'partition': checkpoint.partition}",
         (BATCH_CHAOS + 'test_who_was_deposed_between_two_batches_has_the_next_one_refused[mongodb-without]',),
     ),
     Mutation(
