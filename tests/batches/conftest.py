@@ -15,7 +15,7 @@ from tests.apps import Model
 from tgext.evolve.evolver import Evolver
 from tgext.evolve.options import Options
 from tgext.evolve.plan import Plan, planned
-from tgext.evolve.stores.ming import MongoStore, client_of_url
+from tgext.evolve.stores.ming import MimStore, MongoStore, client_of_url
 from tgext.evolve.stores.sqlalchemy import SQLAlchemyStore
 from tgext.evolve.stores.sqlalchemy.engines import own_engine
 
@@ -131,6 +131,9 @@ class MongoTable(Table):
 
     def another_store(self) -> MongoStore:
         datastore = self.datastore
+        if self.url.startswith('mim'):
+            # Each datastore of mim has a memory of its own.
+            return MimStore(NAMESPACE, 'mim', lambda: datastore.db, datastore.name)
         return MongoStore(NAMESPACE, 'the test', client_of_url(self.url), datastore.name, lambda: datastore.db)
 
     def fill(self, number: int) -> None:
@@ -146,6 +149,6 @@ class MongoTable(Table):
 @pytest.fixture
 def table(store_url: str) -> Iterator[Any]:
     """On the database of ``store_url``."""
-    made = MongoTable(store_url) if store_url.startswith('mongodb') else SQLTable(store_url)
+    made = MongoTable(store_url) if store_url.startswith(('mongodb', 'mim')) else SQLTable(store_url)
     yield made
     made.close()

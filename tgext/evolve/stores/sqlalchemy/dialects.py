@@ -160,7 +160,9 @@ class PostgreSQL(Dialect):
         state = getattr(orig, 'sqlstate', None) or getattr(orig, 'pgcode', None)
         if state is None:
             # libpq's own errors, all of them about the connection, have no SQLSTATE.
-            return Trouble.AWAY if type(orig).__name__ == 'OperationalError' else Trouble.OTHER
+            # psycopg 3 has subclasses for some, as ConnectionTimeout.
+            operational = any(kind.__name__ == 'OperationalError' for kind in type(orig).__mro__)
+            return Trouble.AWAY if operational else Trouble.OTHER
         if state.startswith('08') or state in ('57P01', '57P02', '57P03', '53300', '25P03'):
             return Trouble.AWAY
         if state in ('40001', '40P01', '55P03', '57014'):
