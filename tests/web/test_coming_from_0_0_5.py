@@ -342,5 +342,5 @@ def test_transactional_is_refused_on_mongodb(mongo):
     ini, _ = mongo
     base_config = ming_configurator(MingModel())
     tgext.evolve.plugme(base_config, {'evolutions': [apps.evolution('it', transactional=True)]})
-    with pytest.raises(tgext.evolve.PlanError, match=r"'it' is transactional.*without transactions"):
+    with pytest.raises(tgext.evolve.PlanError, match=r"'it' is transactional.*for batches only"):
         base_config.make_wsgi_app({}, {'debug': 'false', **ini})
