@@ -17,6 +17,8 @@ import pytest
 #: Whether the long form runs: see script/chaos.
 LONG = os.environ.get('EVOLVE_CHAOS') == 'long'
 
+only_long = pytest.mark.skipif(not LONG, reason='only in the long form: EVOLVE_CHAOS=long')
+
 _KEY = 'evolve-figures'
 
 

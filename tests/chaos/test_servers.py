@@ -12,14 +12,13 @@ from contextlib import contextmanager
 import pytest
 
 from tests.chaos.checker import check
-from tests.chaos.figures import LONG, long_or_short
+from tests.chaos.figures import LONG, long_or_short, only_long
 from tests.processes.harness import alive, until
 from tests.processes.test_serving import KINDS, UWSGI, WAITRESS, Kind, all_serve, gearbox
 from tests.processes.worker import ROWS
 
 pytestmark = [pytest.mark.chaos, pytest.mark.slow, pytest.mark.timeout(300)]
 
-only_long = pytest.mark.skipif(not LONG, reason='only in the long form: script/chaos')
 
 #: What a user sees of a worker that is killed while it answers.
 BROKEN = (OSError, http.client.HTTPException)

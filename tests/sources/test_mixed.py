@@ -6,6 +6,7 @@ from textwrap import dedent
 
 import pytest
 
+from tests.chaos.figures import LONG, long_or_short
 from tests.sources.projects import contents
 from tests.sources.repositories import Project as Repository
 
@@ -142,7 +143,7 @@ def make(make_site, store_url, tmp_path, request):
 
 
 @SQL
-@pytest.mark.parametrize('before', range(len(STEPS)))
+@pytest.mark.parametrize('before', range(0, len(STEPS), long_or_short(1, 2)))
 def test_from_each_state_two_processes_that_start_at_once_finish_it(make, before):
     mixed = make()
     site = mixed.site
@@ -163,7 +164,9 @@ def test_from_each_state_two_processes_that_start_at_once_finish_it(make, before
 
 
 #: Each is reached first in the step that is told; the steps before it are done when the process is killed.
-POINTS = ['before-attempt', 'after-attempt', 'before-evolve', 'after-evolve', 'after-record']
+POINTS = ['after-attempt', 'after-evolve']
+if LONG:
+    POINTS += ['before-attempt', 'before-evolve', 'after-record']
 
 
 @SQL

@@ -146,7 +146,7 @@ def dry_run(conf: Any, id: str) -> int:
     """Process one batch of a batched evolution and roll it back, to see whether it works.
 
     :returns: how many items it had.
-    :raises PlanError: when there is no such evolution, or nothing can be rolled back here (MongoDB without transactions).
+    :raises PlanError: when there is no such evolution, or nothing can be rolled back (MongoDB without transactions).
     :raises ItemFailed: an item raised.
     """
     evolver = _evolver(conf)
