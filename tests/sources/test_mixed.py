@@ -6,7 +6,6 @@ from textwrap import dedent
 
 import pytest
 
-from tests.chaos.figures import LONG, long_or_short
 from tests.sources.projects import contents
 from tests.sources.repositories import Project as Repository
 
@@ -143,7 +142,7 @@ def make(make_site, store_url, tmp_path, request):
 
 
 @SQL
-@pytest.mark.parametrize('before', range(0, len(STEPS), long_or_short(1, 2)))
+@pytest.mark.parametrize('before', range(len(STEPS)))
 def test_from_each_state_two_processes_that_start_at_once_finish_it(make, before):
     mixed = make()
     site = mixed.site
@@ -164,9 +163,7 @@ def test_from_each_state_two_processes_that_start_at_once_finish_it(make, before
 
 
 #: Each is reached first in the step that is told; the steps before it are done when the process is killed.
-POINTS = ['after-attempt', 'after-evolve']
-if LONG:
-    POINTS += ['before-attempt', 'before-evolve', 'after-record']
+POINTS = ['before-attempt', 'after-attempt', 'before-evolve', 'after-evolve', 'after-record']
 
 
 @SQL

@@ -14,7 +14,6 @@ from sqlalchemy.engine import make_url
 
 import tgext.evolve
 from tests import apps
-from tests.chaos.figures import only_long
 from tests.sources.projects import Application, contents, execute
 from tgext.evolve.databases import made_for
 from tgext.evolve.errors import EvolutionFailed, PlanError, SourceError
@@ -209,7 +208,6 @@ STEPS = ['pony:people:start', *(f'pony:people:v{number}' for number in range(5))
 # -- the same as the original
 
 
-@only_long
 @pytest.mark.slow
 @DATABASES
 def test_from_nothing_it_is_the_database_of_the_original(folder, other, pony_up):
@@ -223,7 +221,6 @@ def test_from_nothing_it_is_the_database_of_the_original(folder, other, pony_up)
     assert application.pending() == []
 
 
-@only_long
 @pytest.mark.slow
 @DATABASES
 @pytest.mark.parametrize('first', ['theirs', 'ours'])

@@ -10,7 +10,6 @@ from sqlalchemy.orm import sessionmaker
 from sqlalchemy.pool import NullPool
 
 from tests import apps
-from tests.chaos.figures import only_long
 from tests.sources.originals import for_drivers_of_then
 from tests.sources.projects import PAGES, USERS, Application, contents, execute
 from tgext.evolve.errors import EvolveError, PlanError, SourceError
@@ -72,7 +71,6 @@ def another_database(request, tmp_path):
 # -- the same as the original
 
 
-@only_long
 @pytest.mark.slow
 @DATABASES
 def test_from_nothing_it_is_the_database_of_the_original(store_url, another_database, project, start, theirs):
@@ -82,7 +80,6 @@ def test_from_nothing_it_is_the_database_of_the_original(store_url, another_data
     assert contents(store_url) == contents(another_database)
 
 
-@only_long
 @pytest.mark.slow
 @DATABASES
 @pytest.mark.parametrize('first', ['theirs', 'ours'])

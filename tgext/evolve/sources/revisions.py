@@ -27,6 +27,7 @@ from ..remedies import to_type
 from ..steps import Step, Versions, VersionTable
 from ..stores.sqlalchemy.engines import in_memory, same_database
 from .base import Place
+from .folders import found
 
 if TYPE_CHECKING:
     from .alembic import AlembicRevisions
@@ -59,7 +60,7 @@ class Repository:
                 'the application has no SQL database for alembic to work on',
                 'Set sqlalchemy.url, or remove that entry.',
             )
-        self.path = _found(given.location, place.conf, self.wrong)
+        self.path = found(given.location, place.conf, self.wrong)
         env = self.path / 'env.py'
         if not env.is_file():
             raise self.wrong(f'there is no env.py in {self.path}', 'Name the folder that alembic init made.')
@@ -372,30 +373,6 @@ class AlembicTable(VersionTable):
 
 def _nothing(**options: Any) -> None:
     """What a stamped revision does."""
-
-
-def _found(location: str, conf: Mapping[str, Any], wrong: Callable[[str, str], SourceError]) -> Path:
-    """The folder that ``location`` means."""
-    if ':' in location and not os.path.isabs(location):
-        from alembic.util.pyfiles import coerce_resource_to_filename
-
-        try:
-            return Path(coerce_resource_to_filename(location))
-        except ImportError as error:
-            raise wrong(f'{location!r} cannot be found: {error}', 'Write package:folder.') from error
-    roots = [Path(str(conf['here']))] if conf.get('here') else []
-    package = getattr(conf.get('package'), '__file__', None)
-    if package:
-        roots += [Path(package).resolve().parents[1], Path(package).resolve().parent]
-    roots.append(Path.cwd())
-    tried = list(dict.fromkeys(root / location for root in roots))
-    for path in tried:
-        if path.is_dir():
-            return path
-    raise wrong(
-        f'there is no folder {location!r}: neither {" nor ".join(map(str, tried))}',
-        'Name it from where the ini file stands, or as package:folder where it is installed with the package.',
-    )
 
 
 #: Options of a pool: ``env.py`` has a NullPool, or one of its own, which would not take them.
