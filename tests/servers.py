@@ -117,7 +117,7 @@ class Server:
             self._prepare(self._directory)
         for attempt in range(TRIES):
             # The port stays once it worked: the URLs that tests hold must outlive a restart.
-            self._port = self._port or _free_port()
+            self._port = self._port or free_port()
             if self._run(self._command(self._directory)):
                 return
             if not self._databases:
@@ -446,15 +446,25 @@ def _nobody_if(refuses_root: bool) -> dict[str, Any]:
     return {}
 
 
-def _free_port() -> int:
-    """A free port below those that the kernel gives to clients.
+#: Each port is given out once: who asked for one may be slow to bind it, and others ask in the meantime.
+_GIVEN: set[int] = set()
+#: Sessions side by side (pytest-xdist) draw from different ports, for the same reason.
+_SHARES = 16
+
+
+def free_port() -> int:
+    """A free port below those that the kernel gives to clients, which nobody else in this session was given.
 
     A client that tries again and again to reach a killed server on a port of that range can be given the very port
     as its own: it is then connected to itself, and the server cannot come back.
     """
-    for port in random.SystemRandom().sample(range(15000, 32000), 100):
+    share = int(os.environ.get('PYTEST_XDIST_WORKER', 'gw0')[2:]) % _SHARES
+    ports = [port for port in range(15000 + share, 32000, _SHARES) if port not in _GIVEN]
+    random.SystemRandom().shuffle(ports)
+    for port in ports:
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(('127.0.0.1', port))
+            _GIVEN.add(port)
             return port
     raise Unavailable('no free port between 15000 and 32000')
 

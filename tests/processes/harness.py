@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.processes.worker import ROWS
-from tests.servers import _free_port as free_port
+from tests.servers import free_port
 from tgext.evolve.databases import Databases
 from tgext.evolve.options import Options
 

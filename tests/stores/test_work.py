@@ -10,6 +10,7 @@ import pytest
 import sqlalchemy
 import transaction
 from sqlalchemy import select, text
+from sqlalchemy.orm import scoped_session, sessionmaker
 
 from tests.apps import Model
 from tgext.evolve import Evolution
@@ -20,7 +21,9 @@ from tgext.evolve.options import Options
 from tgext.evolve.plan import Plan, planned
 from tgext.evolve.stores.base import Owner
 from tgext.evolve.stores.sqlalchemy import SQLAlchemyStore
+from tgext.evolve.stores.sqlalchemy.dialects import dialect_of_session
 from tgext.evolve.stores.sqlalchemy.engines import own_engine
+from tgext.evolve.stores.sqlalchemy.work import _after_begin, watch
 
 SQL = ('sqlite', 'postgresql', 'mariadb')
 LEVELS = (None, 'READ COMMITTED', 'REPEATABLE READ', 'SERIALIZABLE')
@@ -413,3 +416,18 @@ def test_an_application_that_emits_begin_by_itself_is_left_alone(store_url):
     bench.run(evolution(lambda self: raw_insert(bench, 'raw'), transactional=True))
     assert bench.titles() == ['raw']
     bench.close()
+
+
+def test_a_session_is_watched_although_a_dead_one_had_its_id():
+    # SQLAlchemy's event.contains goes by id(): it says yes for a registry that was made where another one was.
+    engine = sqlalchemy.create_engine('sqlite://')
+    dialect = dialect_of_session('sqlite')
+    ids, heard = set(), 0
+    for _ in range(100):
+        registry = scoped_session(sessionmaker(bind=engine))
+        heard += id(registry) in ids
+        ids.add(id(registry))
+        watch(registry, engine, dialect)
+        assert _after_begin in list(registry().dispatch.after_begin)
+        del registry
+    assert heard, 'no id was given out again: nothing is tested'

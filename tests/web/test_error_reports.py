@@ -15,6 +15,7 @@ from tg import TGController, expose
 
 import tgext.evolve
 from tests import apps
+from tests.servers import free_port
 from tests.web.conftest import PATIENCE
 from tgext.evolve.reporting import ErrorReports
 
@@ -27,7 +28,7 @@ class Inbox:
     def __init__(self):
         self.mails = []
         self._arrived = threading.Condition()
-        self._controller = Controller(self, hostname='127.0.0.1', port=_free_port())
+        self._controller = Controller(self, hostname='127.0.0.1', port=free_port())
         self._controller.start()
 
     async def handle_DATA(self, server, session, envelope):
@@ -58,11 +59,6 @@ class Inbox:
 
     def close(self):
         self._controller.stop()
-
-
-def _free_port():
-    with socket.create_server(('127.0.0.1', 0)) as server:
-        return server.getsockname()[1]
 
 
 @pytest.fixture

@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 #: adding and removing them around each run would change lists that other threads iterate over.
 _WORK: dict[int, SessionWork] = {}
 _WATCHED: weakref.WeakSet[Engine] = weakref.WeakSet()
+#: ``event.contains`` is not asked: it goes by ``id()``, which a registry can inherit from a dead one.
+_LISTENED: weakref.WeakSet[Any] = weakref.WeakSet()
 
 #: Under which key of a connection's ``info`` it stands that an evolution works with it.
 _USED = 'tgext.evolve.used'
@@ -33,7 +35,8 @@ _USED = 'tgext.evolve.used'
 
 def watch(registry: Any, engine: Engine, dialect: Dialect) -> None:
     """Let the work of a thread see the transactions of its session. Once per application."""
-    if not event.contains(registry, 'after_begin', _after_begin):
+    if registry not in _LISTENED:
+        _LISTENED.add(registry)
         event.listen(registry, 'after_begin', _after_begin)
     if engine not in _WATCHED:
         _WATCHED.add(engine)
