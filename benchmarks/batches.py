@@ -16,6 +16,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -28,28 +29,31 @@ def main() -> None:
     parser.add_argument('--rows', type=int, default=1_000_000)
     parser.add_argument('--rounds', type=int, default=3)
     parser.add_argument('--store', action='append', choices=('sqlite', 'postgresql', 'mongodb'))
+    parser.add_argument('--way', action='append', choices=WAYS, help='only this, beside "by hand"')
     parser.add_argument('--json', type=Path, help='also write the figures to this file')
     given = parser.parse_args()
     found = {}
     for store in given.store or ('sqlite', 'postgresql', 'mongodb'):
-        found[store] = measure(store, given.rows, given.rounds)
+        found[store] = measure(store, given.rows, given.rounds, given.way or WAYS)
         report(store, given.rows, found[store])
     if given.json:
         given.json.write_text(json.dumps(found, indent=1) + '\n')
 
 
-def measure(store: str, rows: int, rounds: int) -> dict[str, list[dict[str, float]]]:
+def measure(store: str, rows: int, rounds: int, wanted: Sequence[str] = WAYS) -> dict[str, list[dict[str, float]]]:
     from tests.servers import MongoDB, PostgreSQL
 
     server = {'postgresql': PostgreSQL, 'mongodb': MongoDB}.get(store)
-    found: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS}
+    ways = [way for way in WAYS if way in wanted or way == 'by hand']
+    found: dict[str, list[dict[str, float]]] = {way: [] for way in ways}
     with tempfile.TemporaryDirectory() as directory:
         running = server() if server else None
         if running:
             running.start()
         try:
             for number in range(rounds):
-                for way in WAYS:
+                # Each goes first once: what runs later finds the machine warmer.
+                for way in ways if number % 2 else reversed(ways):
                     url = running.new_database() if running else f'sqlite:///{directory}/{number}-{way}.db'
                     context = multiprocessing.get_context('spawn')
                     ours, theirs = context.Pipe()
@@ -65,31 +69,38 @@ def measure(store: str, rows: int, rounds: int) -> dict[str, list[dict[str, floa
 
 
 def report(store: str, rows: int, found: dict[str, list[dict[str, float]]]) -> None:
-    hand = [each['seconds'] for each in found['by hand']]
     print(f'\n{store}, {rows:,} rows, batches of {BATCH}')
-    print(f'{"":14} {"rows/s":>10} {"time / by hand":>20} {"last / first tenth":>20} {"memory MB":>10}')
+    titles = f'{"time / by hand":>20} {"CPU / by hand":>20} {"last / first tenth":>20} {"memory MB":>10}'
+    print(f'{"":14} {"rows/s":>10} {titles}')
     for way, each in found.items():
         if not each:
             continue
         rate = rows / statistics.median(one['seconds'] for one in each)
-        ratios = sorted(one['seconds'] / base for one, base in zip(each, hand, strict=True))
         slower = statistics.median(one['slower'] for one in each)
         memory = max(one['memory'] for one in each)
-        spread = f'{statistics.median(ratios):.2f} ({ratios[0]:.2f}-{ratios[-1]:.2f})'
-        print(f'{way:14} {rate:10,.0f} {spread:>20} {slower:20.2f} {memory:10.0f}')
+        time, cpu = (spread(each, found['by hand'], what) for what in ('seconds', 'cpu'))
+        print(f'{way:14} {rate:10,.0f} {time:>20} {cpu:>20} {slower:20.2f} {memory:10.0f}')
+
+
+def spread(each: list[dict[str, float]], base: list[dict[str, float]], what: str) -> str:
+    """The median of the ratios, with the smallest and the largest."""
+    ratios = sorted(one[what] / other[what] for one, other in zip(each, base, strict=True))
+    return f'{statistics.median(ratios):.2f} ({ratios[0]:.2f}-{ratios[-1]:.2f})'
 
 
 def run(pipe, url: str, way: str, rows: int) -> None:
     """In a process of its own: fill the table, do it in one way, and tell what it took."""
     bench = Mongo(url, rows) if url.startswith('mongodb') else SQL(url, rows)
     before = memory()
-    began = time.monotonic()
+    began, busy = time.monotonic(), time.process_time()
     times = bench.do(way)
-    seconds = time.monotonic() - began
-    assert bench.done() == rows, f'{way}: {bench.done()} of {rows}'
+    seconds, cpu = time.monotonic() - began, time.process_time() - busy
     tenth = max(1, len(times) // 10)
     slower = statistics.median(times[-tenth:]) / statistics.median(times[:tenth]) if len(times) > 10 else 1.0
-    pipe.send({'seconds': seconds, 'slower': slower, 'memory': memory() - before})
+    figures = {'seconds': seconds, 'cpu': cpu, 'slower': slower, 'memory': memory() - before}
+    done = bench.done()  # which may read the whole table into this process
+    assert done == rows, f'{way}: {done} of {rows}'
+    pipe.send(figures)
 
 
 def memory() -> float:

@@ -418,6 +418,15 @@ def test_an_application_that_emits_begin_by_itself_is_left_alone(store_url):
     bench.close()
 
 
+@every_database
+def test_a_transactional_one_does_not_begin_in_a_session_that_commits_at_once(bench, caplog):
+    bench.session.configure(bind=bench.engine.execution_options(isolation_level='AUTOCOMMIT'))
+    bench.run(evolution(lambda self: raw_insert(bench, 'raw'), transactional=True))
+    assert bench.latest('it').state is State.FAILED
+    assert 'its connection is in AUTOCOMMIT mode' in caplog.text
+    assert bench.titles() == []
+
+
 def test_a_session_is_watched_although_a_dead_one_had_its_id():
     # SQLAlchemy's event.contains goes by id(): it says yes for a registry that was made where another one was.
     engine = sqlalchemy.create_engine('sqlite://')

@@ -51,6 +51,8 @@ _BARE = 'tgext_evolve.bare_application'
 
 #: In the environ of a request that found the gate closed: the verdict that it found.
 CLOSED = 'tgext.evolve.closed'
+#: Set once ErrorPage was given our 503: from then on it asks ErrorController.
+TRAPPED = 'tgext.evolve.trapped'
 
 
 def plugme(configurator: Any, options: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -393,7 +395,7 @@ class ClosedApplicationWrapper(ApplicationWrapper):
         if closed is None:
             return self.next_handler(controller, environ, context)
         maintenance, verdict = closed
-        if context.request.state.get('original_response') is not None:
+        if environ.get(TRAPPED):
             # The second pass: ErrorPage asks ErrorController for its page.
             response = self.next_handler(controller, environ, context)
             if response.status_int >= 300 and response.status_int != 503:
@@ -403,6 +405,8 @@ class ClosedApplicationWrapper(ApplicationWrapper):
             # Whose session was not looked at does not get a new one.
             response.headers.pop('Set-Cookie', None)
         else:
+            # TurboGears 2.5.0 and 2.5.1 keep the response that was trapped in different places.
+            environ[TRAPPED] = True
             response = self._page(maintenance, environ, verdict)
         for name, value in maintenance.page_headers(environ, verdict):
             response.headers[name] = value

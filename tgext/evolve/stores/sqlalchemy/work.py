@@ -122,7 +122,7 @@ class SessionWork:
         with self._session_for_work():
             session = self._registry()
             connection = session.connection()
-            if connection.get_isolation_level() == 'AUTOCOMMIT':
+            if _commits_at_once(connection):
                 raise broke('its connection is in AUTOCOMMIT mode: there is no transaction')
             try:
                 self._dialect.begin(connection)
@@ -265,6 +265,15 @@ def session_beside(registry: Any, engine: Engine) -> Iterator[None]:
     work = SessionWork(registry, dialect, str(engine.url), 'the evolution', None)
     with work.plain(lambda: True):
         yield
+
+
+def _commits_at_once(connection: Connection) -> bool:
+    """Is it in AUTOCOMMIT mode? Asked of the driver where it knows: the server would be asked for each batch."""
+    driver: Any = connection.connection.dbapi_connection
+    mode = driver.get_autocommit() if hasattr(driver, 'get_autocommit') else getattr(driver, 'autocommit', None)
+    if isinstance(mode, bool):
+        return mode
+    return connection.get_isolation_level() == 'AUTOCOMMIT'
 
 
 def _zope_events(session: Any) -> Any:
