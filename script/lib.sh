@@ -108,12 +108,12 @@ set_up_tests() {
     missing=
     have cc || have gcc || missing='gcc libc6-dev'
     have_headers || missing="$missing python3-dev"
-    extras=sqlalchemy,ming,test,uwsgi
+    extras=sqlalchemy,ming,test,docs,uwsgi
     # shellcheck disable=SC2086  # several packages
     if [ -n "$missing" ] && ! { apt_install $missing && have_headers; }; then
         ! under_ci || die 'uWSGI needs a C compiler and the headers of this Python'
         say 'going on without uWSGI, which needs a C compiler and the headers of this Python'
-        extras=sqlalchemy,ming,test
+        extras=sqlalchemy,ming,test,docs
     fi
     pip_install test -e ".[$extras]" -e ./sample_app
 }

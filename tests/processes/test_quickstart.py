@@ -95,16 +95,19 @@ class Project:
             stderr=subprocess.STDOUT,
         )
         project = cls(directory / package, package)
-        # As an installation would leave it, without one.
-        metadata = project.directory / f'{package}-0.1.dist-info'
-        metadata.mkdir()
-        (metadata / 'METADATA').write_text(f'Metadata-Version: 2.1\nName: {package}\nVersion: 0.1\n')
-        (metadata / 'top_level.txt').write_text(f'{package}\n')
-        (metadata / 'entry_points.txt').write_text(ENTRY_POINTS.format(package=package))
+        project.install()
         with open(project.directory / package / 'config' / 'app_cfg.py', 'a') as app_cfg:
             app_cfg.write(PLUG.format(package=package))
         (project.directory / package / 'evolutions.py').write_text(WITNESS + evolutions)
         return project
+
+    def install(self) -> None:
+        """As an installation would leave it, without one."""
+        metadata = self.directory / f'{self.package}-0.1.dist-info'
+        metadata.mkdir(exist_ok=True)
+        (metadata / 'METADATA').write_text(f'Metadata-Version: 2.1\nName: {self.package}\nVersion: 0.1\n')
+        (metadata / 'top_level.txt').write_text(f'{self.package}\n')
+        (metadata / 'entry_points.txt').write_text(ENTRY_POINTS.format(package=self.package))
 
     def copy(self, directory: Path) -> Project:
         shutil.copytree(self.directory, directory / self.package)

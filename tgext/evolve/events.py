@@ -16,13 +16,21 @@ log = logging.getLogger(__name__)
 class What(str, Enum):
     """What happened. To an evolution in this process, or to the gate of this process."""
 
+    #: An attempt is recorded as running, and begins.
     STARTED = 'started'
+    #: It reported progress: at most twice a second, the latest report, and never the same one twice.
     PROGRESS = 'progress'
+    #: Its data and its record are saved.
     FINISHED = 'finished'
+    #: It raised, and that is recorded.
     FAILED = 'failed'
+    #: A person ended it, and that is recorded.
     CANCELLED = 'cancelled'
+    #: Its process left in good order, or died or lost the lease: told by whoever finds out.
     INTERRUPTED = 'interrupted'
+    #: The gate of this process is open: told when it begins to serve, and each time that it opens.
     OPENED = 'opened'
+    #: The gate of this process is closed: told when it begins to serve, and each time that it closes.
     CLOSED = 'closed'
 
 

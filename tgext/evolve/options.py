@@ -165,26 +165,52 @@ def page_of(page_file: str, name: str = 'page_file') -> str:
 class Options:
     """The options of one application, coerced. Times are in seconds."""
 
+    #: false: nothing is set up, the gate is open. For test suites.
     enabled: bool = True
+    #: ``background``: in a thread, while answering 503. ``blocking``: before the application is returned; a failure or
+    #: an absent database raises, unless ``on_failure = open``. ``wait``: never run here, stay closed until another
+    #: process has: ``gearbox evolve run`` in the job of a deployment.
     mode: str = 'background'
+    #: Applications that share a database keep apart by it.
     namespace: str = ''
+    #: Where lease and history are kept. ``auto``: the database of the application, SQLAlchemy's where it has both;
+    #: ``sqlalchemy`` or ``ming`` says which; or the URL of a database of its own.
     store: str = 'auto'
+    #: Seconds after which a dead holder is replaced. It stands in the database, so processes with different ones agree.
     lease: float = 10.0
+    #: Seconds between looks while waiting, more or less: not all processes look at once.
     poll: float = 0.5
+    #: Seconds between looks after opening; 0: never. A process of an older release closes while a newer one evolves the
+    #: data, and a newer one announces itself for this long.
     watch: float = 5.0
+    #: ``open``: serve in spite of a failed evolution.
     on_failure: str = 'closed'
+    #: What happens when the history knows evolutions that this release does not.
     unknown: str = 'warn'
+    #: How often an evolution is tried in all, by itself.
     max_attempts: int = 5
+    #: Seconds before the second attempt, doubled for each further one.
     retry_delay: float = 5.0
+    #: Seconds in the header Retry-After. ``auto``: from measured progress, else 10.
     retry_after: int | None = None
+    #: Paths that are never closed: these, and all below them by whole segments.
     bypass: tuple[str, ...] = ()
+    #: ``live``, ``ready`` and ``status`` are answered below it. Empty: none, and the page reloads by a header.
     health_path: str = '/_evolve'
+    #: true: also evolutions that installed distributions offer through the entry-point group
+    #: ``tgext.evolve.evolutions``.
     discover: bool = False
+    #: Who sees the dashboard.
     permission: str = 'manage'
+    #: Lets an operator pass the closed gate: entered at ``/_evolve/enter``, it is good for eight hours in that browser.
     bypass_secret: str = field(default='', repr=False)
+    #: The heading of the maintenance page, instead of its own words.
     page_title: str = ''
+    #: What the maintenance page says below it, instead of its own words.
     page_text: str = ''
+    #: An HTML page of your own, instead of the whole maintenance page.
     page_file: str = ''
+    #: true: the public may read ids and messages of evolutions.
     page_details: bool = False
 
     @classmethod
