@@ -16,6 +16,7 @@ from tests.stores import open_store
 from tgext.evolve.evolver import Evolver
 from tgext.evolve.options import Options
 from tgext.evolve.plan import Plan, planned
+from tgext.evolve.stores.ming import MimStore
 from tgext.evolve.stores.sqlalchemy import SQLAlchemyStore
 from tgext.evolve.stores.sqlalchemy.engines import own_engine
 
@@ -125,7 +126,10 @@ class MongoTable(Table):
 
         self.Page = Page
         self.db = datastore.db
-        self.store = open_store(url, namespace=NAMESPACE)
+        self.store: Any = open_store(url, namespace=NAMESPACE)
+        if url.startswith('mim'):
+            # Each datastore of mim has a memory of its own.
+            self.store = MimStore(NAMESPACE, 'mim', lambda: datastore.db, datastore.name)
 
     def fill(self, number: int) -> None:
         self.db.page.insert_many([{'_id': id, 'title': f'Page {id}', 'seen': 0} for id in range(1, number + 1)])
@@ -140,6 +144,6 @@ class MongoTable(Table):
 @pytest.fixture
 def table(store_url: str) -> Iterator[Any]:
     """On the database of ``store_url``."""
-    made = MongoTable(store_url) if store_url.startswith('mongodb') else SQLTable(store_url)
+    made = MongoTable(store_url) if store_url.startswith(('mongodb', 'mim')) else SQLTable(store_url)
     yield made
     made.close()

@@ -128,6 +128,24 @@ def test_plain_documents_of_a_collection(table):
 # -- passes
 
 
+@on('mim', 'mongodb')
+@pytest.mark.parametrize(
+    'where',
+    [{'slug': None}, {'slug': None, '_id': {'$ne': 0}}, {'$or': [{'slug': None}, {'seen': 7}]}],
+    ids=['a field', 'the key too', 'alternatives'],
+)
+def test_a_filter_of_documents_holds_in_every_batch(table, where):
+    def process_batch(self, documents):
+        for document in documents:
+            self.session.page.update_one({'_id': document['_id']}, {'$inc': {'seen': 1}})
+
+    table.fill(ROWS)
+    table.db.page.update_many({}, {'$set': {'slug': None}})  # mim finds no None where there is nothing
+    table.db.page.update_one({'_id': 5}, {'$set': {'slug': 'done'}})
+    table.run(batched(table, items='page', where=where, passes=1, batch_size=50, process_batch=process_batch))
+    assert table.seen() == {0: 1, 1: ROWS - 1}
+
+
 @on('sqlite', 'mongodb')
 def test_a_pause_is_asked_for_with_the_application_around_it(table):
     table.fill(20)

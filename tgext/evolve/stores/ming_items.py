@@ -48,8 +48,7 @@ class MongoItems:
 
     def fetch(self, after: Any, until: Any, limit: int) -> list[Any]:
         bounds = {sign: end for sign, end in (('$gt', after), ('$lte', until)) if end is not None}
-        clauses = [clause for clause in (self._where, {'_id': bounds} if bounds else {}) if clause]
-        where = {'$and': clauses} if len(clauses) > 1 else (clauses[0] if clauses else {})
+        where = _both(self._where, bounds)
         return list(self._find(where).sort('_id').limit(limit))
 
     def count(self) -> int | None:
@@ -62,6 +61,16 @@ class MongoItems:
         offsets = sorted({total * number // partitions - 1 for number in range(1, partitions)} - {-1})
         found = [list(collection.find(self._where, {'_id': 1}).sort('_id').skip(at).limit(1)) for at in offsets]
         return [documents[0]['_id'] for documents in found if documents]
+
+
+def _both(where: dict[str, Any], bounds: dict[str, Any]) -> dict[str, Any]:
+    """A filter and bounds of ``_id``, as one filter; without ``$and`` where that can be, which mim does not know."""
+    if not bounds:
+        return where
+    own = where.get('_id', {})
+    if isinstance(own, dict) and all(sign.startswith('$') and sign not in bounds for sign in own):
+        return {**where, '_id': {**own, **bounds}}
+    return {'$and': [where, {'_id': bounds}]}
 
 
 class MappedItems(MongoItems):
