@@ -10,10 +10,13 @@ from webtest import TestApp
 
 import tgext.evolve
 from sample_app.websetup import set_up
+from tgext.evolve.testing import check_evolutions
 
 from .conftest import log_in
 
 pytest.importorskip('ming')
+
+from sample_app.config.ming_cfg import base_config
 
 MING_INI = Path(__file__).parents[2] / 'ming.ini'
 
@@ -33,6 +36,22 @@ def make_app():
         return app
 
     return make
+
+
+@pytest.fixture
+def evolve_application(make_app, evolve_database):
+    """As in conftest.py, on MongoDB."""
+
+    def make():
+        make_app(
+            **{'ming.url': evolve_database('mim:///wiki'), 'sample_app.setup': 'old', 'tgext.evolve.enabled': 'false'}
+        )
+        return tg.config
+
+    return make
+
+
+TestEvolutions = check_evolutions(base_config)
 
 
 def test_a_new_database_has_nothing_to_evolve(make_app):
