@@ -26,7 +26,7 @@ def project(request, tmp_path):
     """A project on each kind of database; each application of it gets an empty one."""
     kind = request.param
     if kind == 'mim':
-        return MingProject(lambda: f'mim:///evolve_{uuid.uuid4().hex}')
+        return MingProject(lambda: f'mim:///evolve_{uuid.uuid4().hex}', 'mim')
     if kind == 'sqlite in memory':
         return SQLProject(lambda: 'sqlite://')
     if kind == 'sqlite':

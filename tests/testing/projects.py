@@ -17,6 +17,7 @@ class SQLProject:
     """Pages in a table; ``make`` makes the application anew on a scratch database."""
 
     kind = 'sql'
+    database = 'sql'
 
     def __init__(self, new_url):
         self._new_url = new_url
@@ -78,11 +79,12 @@ class MingProject(SQLProject):
 
     kind = 'ming'
 
-    def __init__(self, new_url):
+    def __init__(self, new_url, database='mongodb'):
         from ming import Session, schema
         from ming.odm import FieldProperty, MappedClass, Mapper, ThreadLocalODMSession
 
         self._new_url = new_url
+        self.database = database
         self._session = Session()
         self.DBSession = session = ThreadLocalODMSession(self._session)
 

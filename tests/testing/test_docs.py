@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tgext.evolve.sources.alembic import AlembicRevisions
 from tgext.evolve.testing import EvolutionRunner
 from tgext.evolve.testing.items import _CHECKS, check_evolutions
 
@@ -95,11 +96,14 @@ def test_the_blocks_of_the_page_work(project):
 def test_the_page_knows_every_test():
     kit = check_evolutions([])
     assert [name for name in vars(kit) if name.startswith('test')] == ['test_ids_are_unique_and_the_plan_has_an_order']
+    steps = AlembicRevisions()
     shown = set(re.findall(r'``(test_\w+)``', PAGE))
     from tests.testing.projects import evolution
 
-    assert shown == {name for name in vars(check_evolutions([evolution('x', print)])) if name.startswith('test_')}
-    assert len(shown) == len(_CHECKS) + 1
+    assert shown == {
+        name for name in vars(check_evolutions([evolution('x', print), steps])) if name.startswith('test_')
+    }
+    assert len(shown) == len(_CHECKS) + 2
 
 
 def test_the_page_knows_what_a_runner_does():

@@ -32,7 +32,7 @@ from .maintenance import HTML, STATUS, WSGI, Environ, Maintenance, StartResponse
 from .options import COERCE, PLUGGABLE_OPTIONS, PREFIX, Options, check_names
 from .plan import Plan, PlannedEvolution
 from .reporting import ErrorReports
-from .sources import evolutions_of, offered
+from .sources import Place, evolutions_of, offered
 
 log = logging.getLogger(__name__)
 
@@ -186,15 +186,17 @@ def make_evolver(conf: Any, options: Options, databases: Databases) -> Evolver:
     return Evolver(options, plan, store, around, f'config:{ini}' if ini else None)
 
 
-def written_in(configurator: Any) -> list[PlannedEvolution]:
+def written_in(configurator: Any, place: Place) -> list[PlannedEvolution]:
     """The evolutions that an application's ``base_config`` names, before any ini file says otherwise.
 
+    :param place: stands for the application, which is not made yet.
     :raises EvolveError: one of them is none, or its attributes are wrong.
     """
+    discover = COERCE['discover']('discover', _blueprint(configurator, f'{PREFIX}discover', False))
     return (
-        evolutions_of(evolutions_list(_blueprint(configurator, f'{PREFIX}evolutions', ())), listed=True)
-        + evolutions_of(_blueprint(configurator, REGISTERED, ()), listed=False)
-        + (offered() if COERCE['discover']('discover', _blueprint(configurator, f'{PREFIX}discover', False)) else [])
+        evolutions_of(evolutions_list(_blueprint(configurator, f'{PREFIX}evolutions', ())), listed=True, place=place)
+        + evolutions_of(_blueprint(configurator, REGISTERED, ()), listed=False, place=place)
+        + (offered(place) if discover else [])
     )
 
 

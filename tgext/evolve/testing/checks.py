@@ -7,13 +7,14 @@ Each is a method of :class:`Checks`: it returns when all is well, and else raise
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ..errors import EvolutionFailed, EvolveError
 from ..plan import PlannedEvolution
+from ..steps import Step
 from .deaths import run_with_deaths
 from .leaks import Leaks
 from .runner import Change, EvolutionRunner
@@ -42,17 +43,18 @@ class Checks:
         self._make = make
         self._ignore = frozenset(ignore)
 
-    def plan_is_sound(self, known: Collection[str] | None = None) -> None:
+    def plan_is_sound(self, known: Collection[str] | None = None, *, steps: bool = False) -> None:
         """Ids are unique, dependencies are there and in no cycle, and nothing is asked of the database that it cannot.
 
         Where ``tgext.evolve.enabled = false``, as in a test suite, nobody has looked yet: without
         this check the first to find out would be the server that the release is deployed on.
 
         :param known: the ids that are checked one by one; None: that does not matter.
+        :param steps: are those of other systems (revisions, scripts) checked too?
         """
         try:
             with self._runner() as runner:
-                ids = runner.ids
+                ids = [planned.id for planned in runner.plan if not (steps and isinstance(planned.evolution, Step))]
                 place = f'the plan of namespace {runner.store.namespace!r}'
         except CheckFailed:
             raise
@@ -97,6 +99,7 @@ class Checks:
         """
         with self._ready(id) as runner:
             _refuse_declared(runner.find(id))
+            _refuse_settled(runner.find(id))
             _run_first(runner, id)
             try:
                 again = runner.run_again(id)
@@ -121,6 +124,7 @@ class Checks:
         """
         with self._ready(id) as runner:
             _refuse_declared(runner.find(id))
+            _refuse_half(runner, id)
             expected = _run_first(runner, id)
         with self._ready(id) as runner:
             planned = runner.find(id)
@@ -177,17 +181,34 @@ class Checks:
         with self._runner() as runner:
             ids = runner.ids
         for id in ids:
-            for check in (
-                self.has_description,
-                self.runs,
-                self.runs_twice,
-                self.survives_kills,
-                self.leaves_nothing_open,
-            ):
-                try:
+            self._all_of(id)
+
+    def steps(self, exempt: Mapping[str, Collection[str]] | None = None) -> None:
+        """The steps of other systems (revisions of alembic, scripts of SQL, versions of a schema) pass all of that too.
+
+        Which steps there are only the application knows, once it is made on a database: so they are one check, in
+        their order. Where one fails, those after it would fail for the same reason.
+
+        :param exempt: by id, the methods of this class that a step need not pass.
+        """
+        with self._runner() as runner:
+            ids = [planned.id for planned in runner.plan if isinstance(planned.evolution, Step)]
+        for id in ids:
+            self._all_of(id, (exempt or {}).get(id, ()))
+
+    def _all_of(self, id: str, exempt: Collection[str] = ()) -> None:
+        for check in (
+            self.has_description,
+            self.runs,
+            self.runs_twice,
+            self.survives_kills,
+            self.leaves_nothing_open,
+        ):
+            try:
+                if check.__name__ not in exempt:
                     check(id)
-                except NotApplicable:
-                    pass
+            except NotApplicable:
+                pass
 
     @contextmanager
     def _runner(self) -> Iterator[EvolutionRunner]:
@@ -236,6 +257,27 @@ def description_of(planned: PlannedEvolution) -> str:
 def _refuse_declared(planned: PlannedEvolution) -> None:
     if planned.rerunnable is False:
         raise NotApplicable(f'{planned.id!r} says rerunnable = False: after a kill a person decides')
+
+
+def _refuse_settled(planned: PlannedEvolution) -> None:
+    if planned.table is not None:
+        raise NotApplicable(
+            f'the version table of {planned.id!r} says what is applied: it never runs on its own result'
+        )
+    if isinstance(planned.evolution, Step) and planned.transactional and not planned.repeatable:
+        # CREATE TABLE, written for exactly one state of the database.
+        raise NotApplicable(f'{planned.id!r} is a step that is saved with its record: it never runs on its own result')
+
+
+def _refuse_half(runner: EvolutionRunner, id: str) -> None:
+    planned, engine = runner.find(id), runner.databases.engine
+    name = 'a database of its own' if engine is None else engine.dialect.name
+    if planned.table is not None and not planned.transactional and name != 'postgresql':
+        # Nobody who writes a revision can mend that. On PostgreSQL env.py has a transaction around both.
+        raise NotApplicable(
+            f'{id!r} and its version are not saved together on {name}: after a kill in between a person '
+            f'decides; run the checks on PostgreSQL (--evolve-database) for the rest'
+        )
 
 
 def _listed(lines: Collection[str]) -> str:

@@ -105,7 +105,7 @@ def _in_small_batches(runner: EvolutionRunner, planned: PlannedEvolution) -> Cal
     size = max(1, min(count // _BATCHES or 1, planned.evolution.batch_size))
 
     def prepare() -> None:
-        vars(planned.evolution).update(batch_size=size, batch_seconds=None, pause=0.0, executor=lambda: None)
+        vars(planned.evolution).update(batch_size=size, batch_seconds=None, pause=0.0)
 
     return prepare
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,7 +12,7 @@ import pytest
 from ..component import evolutions_list, written_in
 from ..errors import EvolveError, OptionError
 from ..plan import Plan
-from ..sources import evolutions_of
+from ..sources import Place, PlacedSource, Source, evolutions_of
 from .checks import CheckFailed, Checks, NotApplicable, description_of, report
 
 #: What ``exempt`` may name.
@@ -47,15 +49,20 @@ def check_evolutions(
     """
     exempt = dict(exempt or {})
     wrong: EvolveError | None = None
+    nowhere = _Nowhere()
     try:
         if hasattr(evolutions, 'get_blueprint_value'):
-            plan = Plan(written_in(evolutions))
+            found = written_in(evolutions, nowhere)
         else:
-            plan = Plan(evolutions_of(evolutions_list(evolutions), listed=True))
+            found = evolutions_of(evolutions_list(evolutions), listed=True, place=nowhere)
+        if nowhere.sources:
+            # They may depend on steps that nobody knows yet: the plan of the application is checked.
+            found = [replace(planned, depends_on=()) for planned in found]
+        plan = Plan(found)
     except EvolveError as error:
         plan, wrong = Plan(), error  # said by a test: the other tests of the module shall run
     else:
-        _check_exempt(exempt, plan)
+        _check_exempt(exempt, plan, bool(nowhere.sources))
     ids = [planned.id for planned in plan]
 
     def test_ids_are_unique_and_the_plan_has_an_order(self: Any, request: pytest.FixtureRequest) -> None:
@@ -63,13 +70,18 @@ def check_evolutions(
         if wrong is not None:
             pytest.fail(report(wrong), pytrace=False)
         checks = Checks(request.getfixturevalue(application), ignore=ignore)
-        _said(lambda: checks.plan_is_sound(ids))
+        _said(lambda: checks.plan_is_sound(ids, steps=bool(nowhere.sources)))
 
     def test_has_a_description(self: Any, evolution_id: str) -> None:
         __tracebackhide__ = True
         planned = plan.find(evolution_id)
         assert planned is not None
         _said(lambda: description_of(planned))
+
+    def test_steps_of_other_systems(self: Any, request: pytest.FixtureRequest) -> None:
+        __tracebackhide__ = True
+        checks = Checks(request.getfixturevalue(application), ignore=ignore)
+        _said(lambda: checks.steps({id: [_CHECKS[name].__name__ for name in names] for id, names in exempt.items()}))
 
     def one_by_one(name: str, test: str) -> Any:
         def check(self: Any, evolution_id: str, request: pytest.FixtureRequest) -> None:
@@ -87,6 +99,7 @@ def check_evolutions(
         return pytest.mark.parametrize('evolution_id', chosen)(check) if chosen else None
 
     test_ids_are_unique_and_the_plan_has_an_order.__doc__ = Checks.plan_is_sound.__doc__
+    test_steps_of_other_systems.__doc__ = Checks.steps.__doc__
     test_has_a_description.__doc__ = Checks.has_description.__doc__
     tests = {
         'test_ids_are_unique_and_the_plan_has_an_order': test_ids_are_unique_and_the_plan_has_an_order,
@@ -97,13 +110,36 @@ def check_evolutions(
             'survives_kills', 'test_survives_a_kill_at_every_boundary'
         ),
         'test_leaves_no_transaction_open': one_by_one('leaves_nothing_open', 'test_leaves_no_transaction_open'),
+        'test_steps_of_other_systems': test_steps_of_other_systems if nowhere.sources and wrong is None else None,
     }
     return type('Evolutions', (), {name: test for name, test in tests.items() if test is not None})
 
 
-def _check_exempt(exempt: Mapping[str, Collection[str]], plan: Plan) -> None:
+class _Nowhere(Place):
+    """Before any application is made, sources that have to know it are only noted."""
+
+    def __init__(self) -> None:
+        super().__init__(nullcontext)
+
+    @property
+    def sources(self) -> list[Any]:
+        noted: list[Any] = self.shared.setdefault(_Nowhere, [])
+        return noted
+
+    def put(self, source: PlacedSource) -> Source:
+        self.sources.append(source)
+        return _Empty()
+
+
+class _Empty:
+    def evolutions(self) -> Iterable[Any]:
+        return ()
+
+
+def _check_exempt(exempt: Mapping[str, Collection[str]], plan: Plan, has_steps: bool) -> None:
     for id, names in exempt.items():
-        if id not in plan.by_id:
+        # Steps are not known yet: their ids are taken as they are.
+        if id not in plan.by_id and not has_steps:
             raise OptionError(
                 f'there is no evolution {id!r}',
                 place='exempt, of check_evolutions()',

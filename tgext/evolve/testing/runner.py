@@ -16,6 +16,7 @@ from ..errors import EvolutionFailed, NotPlugged, PlanError
 from ..events import Event, What
 from ..evolver import Ended, Evolver
 from ..finding import found_below
+from ..ledger import Ledger
 from ..options import Options
 from ..plan import ID_LENGTH, Plan, PlannedEvolution
 from ..stores.base import Store
@@ -71,6 +72,8 @@ class EvolutionRunner:
         self._around = made.around
         self._timeout = timeout
         self._again = 0
+        for each in self.plan:
+            assert each.fingerprint  # taken now, before anything is noted on the evolution
         self._written = {each.id: _attributes(each.evolution) for each in self.plan}
 
     # -- what users do
@@ -83,7 +86,7 @@ class EvolutionRunner:
     @property
     def pending(self) -> list[str]:
         """The ids of those that have not run on this database."""
-        return [planned.id for planned in self.plan.pending(self.store.history())]
+        return [planned.id for planned in self.plan.pending(Ledger(self.plan, self.store).history())]
 
     def run_until(self, id: str) -> None:
         """Run what is pending up to and with this one: what ``gearbox evolve run --until`` would run.
@@ -121,11 +124,19 @@ class EvolutionRunner:
 
         :returns: the rows before and after.
         :raises EvolutionFailed: it failed.
+        :raises PlanError: it is a step whose version table decides: that says it is done, whatever its id.
         """
+        planned = self.find(id)
+        if planned.table is not None:
+            raise PlanError(
+                f'{id!r} cannot run again: its version table says that it is applied',
+                place=planned.origin,
+                remedy='Take a new database to run it once more.',
+            )
         self._again += 1
         suffix = f' (again: {self._again})'
         # Under an id of its own, with checkpoints of its own: no record has to be falsified.
-        return self._change(_alone(self.find(id), id=id[: ID_LENGTH - len(suffix)] + suffix))
+        return self._change(_alone(planned, id=id[: ID_LENGTH - len(suffix)] + suffix))
 
     def content(self) -> Content:
         """What is in all tables and collections now."""
@@ -161,6 +172,10 @@ class EvolutionRunner:
         """What another process would make: it knows nothing of those before it."""
         self.databases.abandon()
         self.forget()
+        for planned in plan:
+            if planned.batched:
+                # Workers elsewhere would make the application of production.
+                vars(planned.evolution)['executor'] = _here
         return Evolver(self.options, plan, store or self.store, self._around)
 
     def forget(self) -> None:
@@ -247,6 +262,10 @@ def _alone(planned: PlannedEvolution, id: str | None = None) -> PlannedEvolution
 def alone(planned: PlannedEvolution) -> Plan:
     """A plan of this one and nothing else: what it depends on does not matter."""
     return Plan([_alone(planned)])
+
+
+def _here() -> None:
+    """In place of an executor: batches are run by the thread of the test."""
 
 
 @contextmanager
