@@ -73,11 +73,9 @@ def suite(pytester, monkeypatch, request):
     """Runs a test module in the suite of a project, in a process of its own."""
     monkeypatch.setenv('PYTHONPATH', str(request.config.rootpath))
 
-    def run(module, *arguments, ini='', evolutions=None):
+    def run(module, *arguments, ini='', evolutions='[Good]', imports=''):
         pytester.makeini('[pytest]\n' + ini)
-        project = (
-            PROJECT if evolutions is None else PROJECT.replace('evolutions = [Good]', f'evolutions = {evolutions}')
-        )
+        project = imports + PROJECT.replace('evolutions = [Good]', f'evolutions = {evolutions}')
         pytester.makepyfile(project=project, conftest=CONFTEST, test_them=textwrap.dedent(module))
         return pytester.runpytest_subprocess('-p', 'no:cacheprovider', *arguments)
 
@@ -165,21 +163,34 @@ def test_an_evolution_can_be_exempt_from_a_check(suite):
     suite(module, evolutions='[Good, Bad]').assert_outcomes(passed=1 + 5 + 2)
 
 
-@pytest.mark.parametrize(
-    ('exempt', 'words'),
-    [
-        ({'bod': ['runs']}, "there is no evolution 'bod' (in exempt, of check_evolutions()). There are: 'good'"),
-        (
-            {'good': ['run']},
-            "there is no check 'run' (in exempt['good'], of check_evolutions()). Use a list of some of",
-        ),
-        ({'good': 'runs'}, "there is no check 'runs' (in exempt['good'], of check_evolutions()). Use a list"),
-    ],
-)
-def test_an_exemption_of_nothing_is_a_mistake(suite, exempt, words):
-    result = suite(ONE_LINE.replace('(evolutions)', f'(evolutions, exempt={exempt!r})'))
-    result.assert_outcomes(errors=1)
-    assert words in result.stdout.str()
+MISTAKES = {
+    "{'bod': ['runs']}": "there is no evolution 'bod' (in exempt, of check_evolutions()). There are: 'good'",
+    "{'good': ['run']}": "there is no check 'run' (in exempt['good'], of check_evolutions()). Use a list of some of",
+    "{'good': 'runs'}": "there is no check 'runs' (in exempt['good'], of check_evolutions()). Use a list",
+}
+
+
+def test_an_exemption_of_nothing_is_a_mistake(suite, pytester):
+    for number, exempt in enumerate(MISTAKES):
+        pytester.makepyfile(
+            **{f'test_mistake_{number}': ONE_LINE.replace('(evolutions)', f'(evolutions, exempt={exempt})')}
+        )
+    result = suite('def test_another():\n    pass\n')
+    result.assert_outcomes(errors=len(MISTAKES))
+    for words in MISTAKES.values():
+        assert words in result.stdout.str()
+
+
+def test_steps_of_other_systems_are_one_test(suite, pytester):
+    pytester.mkdir('sql').joinpath('V001__seen.sql').write_text('UPDATE page SET seen = seen + 1;')
+    pytester.mkdir('wrong').joinpath('V001__pages.sql').write_text('UPDATE pages SET seen = 1;')
+    sources = "[Good, SQLScripts('{here}/sql'), SQLScripts('{here}/wrong', name='wrong')]".replace(
+        '{here}', str(pytester.path)
+    )
+    imports = 'from tgext.evolve.sources.sql import SQLScripts\n'
+    result = suite(ONE_LINE, '--show-capture=no', evolutions=sources, imports=imports)
+    result.assert_outcomes(passed=6, failed=1)
+    result.stdout.fnmatch_lines(["evolution 'wrong:1' raised ScriptError: *no such table: pages*"])
 
 
 def test_a_test_of_its_own_gets_a_runner(suite):
@@ -202,14 +213,13 @@ LOOK = """
 
 
 class TestScratchDatabases:
-    def test_are_files_of_their_own(self, suite):
-        result = suite(LOOK, '-s')
+    @pytest.mark.parametrize('ini', ['', 'evolve_database =', 'evolve_database = sqlite'])
+    def test_are_files_of_their_own(self, pytester, ini):
+        pytester.makeini('[pytest]\n' + ini)
+        pytester.makepyfile(textwrap.dedent(LOOK))
+        # In this process: nothing of a project is imported.
+        result = pytester.runpytest_inprocess('-p', 'no:cacheprovider', '-s')
         result.assert_outcomes(passed=1)
-        result.stdout.fnmatch_lines(['*sqlite:////*evolve_*.db*'])
-
-    @pytest.mark.parametrize('given', ['sqlite', ''])
-    def test_are_files_also_when_that_is_said(self, suite, given):
-        result = suite(LOOK, '-s', ini=f'evolve_database = {given}')
         result.stdout.fnmatch_lines(['*sqlite:////*evolve_*.db*'])
 
     def test_can_be_in_memory(self, suite):

@@ -75,9 +75,7 @@ def test_scripts_pass_with_what_stands_among_them(project):
     project.script('V002__first.sql', 'DELETE FROM visit;\nINSERT INTO visit (id, page) SELECT id, id FROM page;')
     project.script('R__titles.sql', 'DROP VIEW IF EXISTS titles;\nCREATE VIEW titles AS SELECT title FROM page;')
     batches = backfill_in_batches(project, 'slugs', depends_on=('sql:2',))
-    checks = Checks(project.has(SQLScripts(), batches).make)
-    checks.all()
-    checks.steps()
+    Checks(project.has(SQLScripts(), batches).make).all()
 
 
 @on('sqlite', 'postgresql')
