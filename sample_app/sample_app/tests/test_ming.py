@@ -16,7 +16,14 @@ from .conftest import log_in
 
 pytest.importorskip('ming')
 
+from ming import create_datastore
+
+from sample_app import ming_model
 from sample_app.config.ming_cfg import base_config
+
+# Ming flushes all sessions of a process at once, and cannot flush one that nobody has bound: tests of other
+# applications would fail until the first one here.
+ming_model.init_model(create_datastore('mim:///nothing'))
 
 MING_INI = Path(__file__).parents[2] / 'ming.ini'
 
