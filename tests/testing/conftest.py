@@ -33,4 +33,14 @@ def project(request, tmp_path):
         numbers = itertools.count()
         return SQLProject(lambda: f'sqlite:///{tmp_path}/{next(numbers)}.db')
     server = request.getfixturevalue(f'{kind}_server')
-    return (MingProject if kind == 'mongodb' else SQLProject)(server.new_database)
+    if kind != 'mongodb':
+        return SQLProject(server.new_database)
+    project = MingProject(server.new_database)
+
+    def close():
+        # At the end of the process, when the server is gone, each client would look for it for half a minute.
+        for datastore in project.datastores:
+            datastore.conn.close()
+
+    request.addfinalizer(close)  # noqa: PT021 - the other kinds have nothing to close
+    return project

@@ -85,6 +85,7 @@ class MingProject(SQLProject):
 
         self._new_url = new_url
         self.database = database
+        self.datastores = []
         self._session = Session()
         self.DBSession = session = ThreadLocalODMSession(self._session)
 
@@ -106,6 +107,7 @@ class MingProject(SQLProject):
 
     def init_model(self, datastore):
         self._session.bind = datastore
+        self.datastores.append(datastore)
         return self.DBSession
 
     def make(self):
