@@ -24,6 +24,8 @@ PUBLIC = {
 def names_of(module):
     if module == 'tgext.evolve':
         return set(tgext.evolve.__all__) | {name.rpartition('.')[2] for name in PUBLIC if name.count('.') == 2}
+    if module == 'tgext.evolve.testing':
+        return set(importlib.import_module(module).__all__)
     if module == 'tgext.evolve.errors':
         return {name for name in vars(importlib.import_module(module)) if name[0].isupper() and name != 'Callable'}
     return set(PUBLIC.get(module, ()))

@@ -30,9 +30,9 @@ from .gate import Serving, Verdict
 from .hooks import Hooks, check_name
 from .maintenance import HTML, STATUS, WSGI, Environ, Maintenance, StartResponse, preferred
 from .options import COERCE, PLUGGABLE_OPTIONS, PREFIX, Options, check_names
-from .plan import Plan
+from .plan import Plan, PlannedEvolution
 from .reporting import ErrorReports
-from .sources import evolutions_of, offered
+from .sources import Place, evolutions_of, offered
 
 log = logging.getLogger(__name__)
 
@@ -154,6 +154,54 @@ def evolver_of(conf: Any) -> Evolver | None:
     return evolver
 
 
+def make_evolver(conf: Any, options: Options, databases: Databases) -> Evolver:
+    """The evolver of a configured application, which nobody but the caller knows of yet.
+
+    :raises PlanError: the evolutions make no plan, or one of them cannot be honoured here.
+    """
+    place = databases.place()
+    plan = Plan(
+        evolutions_of(evolutions_list(conf[f'{PREFIX}evolutions']), listed=True, place=place)
+        + evolutions_of(conf.get(REGISTERED, ()), listed=False, place=place)
+        + (offered(place) if options.discover else [])
+    )
+    store = databases.store()
+    for planned in plan:
+        refusal = store.refuses(planned) if planned.transactional else None
+        if refusal is not None:
+            raise PlanError(
+                f'evolution {planned.id!r} is transactional, which cannot be honoured: {refusal}',
+                place=planned.origin,
+                remedy='Say transactional = False, and make it safe to run more than once.',
+            )
+
+    @contextmanager
+    def around() -> Iterator[None]:
+        tg.config.push_thread_config(conf)
+        try:
+            with databases.beside(store):
+                yield
+        finally:
+            tg.config.pop_thread_config(conf)
+
+    ini = conf.get('__file__')
+    return Evolver(options, plan, store, around, f'config:{ini}' if ini else None)
+
+
+def written_in(configurator: Any, place: Place) -> list[PlannedEvolution]:
+    """The evolutions that an application's ``base_config`` names, before any ini file says otherwise.
+
+    :param place: stands for the application, which is not made yet.
+    :raises EvolveError: one of them is none, or its attributes are wrong.
+    """
+    discover = COERCE['discover']('discover', _blueprint(configurator, f'{PREFIX}discover', False))
+    return (
+        evolutions_of(evolutions_list(_blueprint(configurator, f'{PREFIX}evolutions', ())), listed=True, place=place)
+        + evolutions_of(_blueprint(configurator, REGISTERED, ()), listed=False, place=place)
+        + (offered(place) if discover else [])
+    )
+
+
 class EvolveComponent(ConfigurationComponent):
     """Runs the application's evolutions and keeps its gate.
 
@@ -192,34 +240,7 @@ class EvolveComponent(ConfigurationComponent):
         conf[EVOLVER] = None
         if not options.enabled:
             return
-        databases = Databases(conf, options)
-        place = databases.place()
-        plan = Plan(
-            evolutions_of(evolutions_list(conf[f'{PREFIX}evolutions']), listed=True, place=place)
-            + evolutions_of(conf.get(REGISTERED, ()), listed=False, place=place)
-            + (offered(place) if options.discover else [])
-        )
-        store = databases.store()
-        for planned in plan:
-            refusal = store.refuses(planned) if planned.transactional else None
-            if refusal is not None:
-                raise PlanError(
-                    f'evolution {planned.id!r} is transactional, which cannot be honoured: {refusal}',
-                    place=planned.origin,
-                    remedy='Say transactional = False, and make it safe to run more than once.',
-                )
-
-        @contextmanager
-        def around() -> Iterator[None]:
-            tg.config.push_thread_config(conf)
-            try:
-                with databases.beside(store):
-                    yield
-            finally:
-                tg.config.pop_thread_config(conf)
-
-        ini = conf.get('__file__')
-        conf[EVOLVER] = evolver = Evolver(options, plan, store, around, f'config:{ini}' if ini else None)
+        conf[EVOLVER] = evolver = make_evolver(conf, options, databases := Databases(conf, options))
         evolver.listeners.add(Hooks(conf, conf.get(LISTENERS, ()), databases.abandon))
         evolver.listeners.add(ErrorReports(conf))
         conf[_DATABASES] = databases

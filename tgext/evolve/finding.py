@@ -38,6 +38,11 @@ def evolver_in(app: Any) -> Evolver | None:
 
 def evolvers_below(app: Any) -> Iterator[Evolver]:
     """The evolvers of all applications that a WSGI application is made of, the nearest first."""
+    return (gate.evolver for gate in found_below(app, GateMiddleware))
+
+
+def found_below(app: Any, kind: type) -> Iterator[Any]:
+    """What is of this kind in all applications that a WSGI application is made of, the nearest first."""
     seen: set[int] = set()
     todo = deque([(app, 0)])
     deepest = None
@@ -48,10 +53,10 @@ def evolvers_below(app: Any) -> Iterator[Evolver]:
         if deepest is not None and depth > deepest:
             return
         seen.add(id(each))
-        if isinstance(each, GateMiddleware):
+        if isinstance(each, kind):
             if deepest is None:
                 deepest = depth + _DEEPER
-            yield each.evolver
+            yield each
         else:
             todo += [(inside, depth + 1) for inside in _inside(each)]
 

@@ -16,7 +16,11 @@ def point(name: str) -> None:
         _reach(name)
 
 
-def at_points(reach: Callable[[str], None] | None) -> None:
-    """Have ``reach`` called at each point; None: nothing again. For tests only."""
+def at_points(reach: Callable[[str], None] | None) -> Callable[[str], None] | None:
+    """Have ``reach`` called at each point; None: nothing again. For tests only.
+
+    :returns: what was called before.
+    """
     global _reach
-    _reach = reach
+    before, _reach = _reach, reach
+    return before

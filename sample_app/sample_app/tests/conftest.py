@@ -38,6 +38,17 @@ def app(make_app):
     return make_app()
 
 
+@pytest.fixture
+def evolve_application(make_app, evolve_database):
+    """For the checks of tgext.evolve: makes the application on a scratch database, as the release before left it."""
+
+    def make():
+        make_app({'sqlalchemy.url': evolve_database(), 'sample_app.setup': 'old'})
+        return tg.config
+
+    return make
+
+
 def log_in(app, login, password):
     """The page that one sees after the form was sent."""
     form = app.get('/login').form

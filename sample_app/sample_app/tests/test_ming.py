@@ -10,10 +10,20 @@ from webtest import TestApp
 
 import tgext.evolve
 from sample_app.websetup import set_up
+from tgext.evolve.testing import check_evolutions
 
 from .conftest import log_in
 
 pytest.importorskip('ming')
+
+from ming import create_datastore
+
+from sample_app import ming_model
+from sample_app.config.ming_cfg import base_config
+
+# Ming flushes all sessions of a process at once, and cannot flush one that nobody has bound: tests of other
+# applications would fail until the first one here.
+ming_model.init_model(create_datastore('mim:///nothing'))
 
 MING_INI = Path(__file__).parents[2] / 'ming.ini'
 
@@ -33,6 +43,22 @@ def make_app():
         return app
 
     return make
+
+
+@pytest.fixture
+def evolve_application(make_app, evolve_database):
+    """As in conftest.py, on MongoDB."""
+
+    def make():
+        make_app(
+            **{'ming.url': evolve_database('mim:///wiki'), 'sample_app.setup': 'old', 'tgext.evolve.enabled': 'false'}
+        )
+        return tg.config
+
+    return make
+
+
+TestEvolutions = check_evolutions(base_config)
 
 
 def test_a_new_database_has_nothing_to_evolve(make_app):

@@ -53,6 +53,10 @@ class Place:
                 return None
             raise
 
+    def put(self, source: PlacedSource) -> Source:
+        """This source, as it is in this application."""
+        return source.at(self)
+
 
 @runtime_checkable
 class PlacedSource(Protocol):

@@ -50,7 +50,7 @@ def _evolutions(entry: Any, listed: bool, place: Place | None) -> list[PlannedEv
                 place='where its evolutions were asked for',
                 remedy='Name it in the evolutions option of an application.',
             )
-        entry = entry.at(place)
+        entry = place.put(entry)
     if isinstance(entry, Source) and not isinstance(entry, type):
         return evolutions_of(entry.evolutions(), listed=False, place=place)
     if isinstance(entry, list | tuple):
