@@ -11,6 +11,7 @@ from contextlib import contextmanager
 import pytest
 from sqlalchemy import delete, func, insert, literal, select, update
 
+from tests.processes.harness import until
 from tgext.evolve import BatchedEvolution, PlanError
 from tgext.evolve.errors import ItemFailed, NotRunning, StoreBusy
 from tgext.evolve.evolver import Ended
@@ -766,7 +767,7 @@ def test_threads_save_their_batches_in_transactions_of_their_own(table):
 
 
 @mongodb
-def test_who_cannot_end_the_session_of_an_open_batch_waits_and_says_for_whom(table, monkeypatch):
+def test_who_cannot_end_the_session_of_an_open_batch_waits_and_says_for_whom(table, monkeypatch, caplog):
     """A batch that lasts is left alone, and what it saves counts; the next one is refused."""
     table.fill(ROWS)
     successor = table.another_store()
@@ -792,6 +793,9 @@ def test_who_cannot_end_the_session_of_an_open_batch_waits_and_says_for_whom(tab
             # Not in the context of the batch, whose client alone may be used there.
             with ThreadPoolExecutor(1) as other:
                 said.append(other.submit(take_over).result())
+        if page._id == 250:
+            # However fast the batches are: it learns of it before they are all done.
+            until(lambda: 'was lost' in caplog.text)
         page.seen += 1
 
     ended = table.evolver(batched(table, process=process)).run()
@@ -802,7 +806,7 @@ def test_who_cannot_end_the_session_of_an_open_batch_waits_and_says_for_whom(tab
     assert [attempt.evolution_id for attempt in successor.interrupt_older(grant)] == ['count']
     # Until then it went on, and what it saved counts.
     reached = table.store.history().latest('count').reached
-    assert 200 <= reached < ROWS
+    assert 200 <= reached <= 300
     assert table.seen() == {1: reached, 0: ROWS - reached}
     successor.close()
 
