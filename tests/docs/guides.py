@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from textwrap import dedent
 
-from tests.processes.harness import ROOT, Process, free_port, program
-from tests.processes.test_quickstart import Project
+from tests.processes.harness import ROOT
+from tests.processes.test_quickstart import Project, serving
 
 PAGES = ROOT / 'docs'
 
@@ -131,20 +130,7 @@ class Reader:
 
     def serve(self) -> str:
         """The server of the page, until it serves; its log."""
-        port = free_port()
-        self.project.configure('development.ini', r'^port = \d+', f'port = {port}')
-        log = self.project.directory / 'log'
-        with open(log, 'wb') as output:
-            popen = subprocess.Popen(
-                [program('gearbox'), 'serve'],
-                cwd=self.project.directory,
-                env=self.project.environ,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        server = Process(popen.pid, log, port, popen=popen)
+        server = serving(self.project)
         try:
             server.until_open()
             assert 'TurboGears' in server.fetch()[1]

@@ -165,10 +165,10 @@ def ming_project(generated_ming, tmp_path) -> Project:
     return generated_ming.copy(tmp_path)
 
 
-def serve(project: Project) -> None:
-    """Its server answers 503 until the evolution is done, and then its own page."""
+def serving(project: Project) -> Process:
+    """``gearbox serve``, on a free port."""
     port = free_port()
-    project.configure('development.ini', r'^port = 8080', f'port = {port}')
+    project.configure('development.ini', r'^port = \d+', f'port = {port}')
     log = project.directory / 'log'
     with open(log, 'ab') as output:
         popen = subprocess.Popen(
@@ -180,10 +180,15 @@ def serve(project: Project) -> None:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    server = Process(popen.pid, log, port, popen=popen)
+    return Process(popen.pid, log, port, popen=popen)
+
+
+def serve(project: Project) -> None:
+    """Its server answers 503 until the evolution is done, and then its own page."""
+    server = serving(project)
     try:
-        until(lambda: project.begun() or popen.poll() is not None)
-        assert popen.poll() is None, server.log
+        until(lambda: project.begun() or server.status is not None)
+        assert server.status is None, server.log
         status, page = server.first_answer()
         assert status == 503
         assert 'We are updating our data' in page
