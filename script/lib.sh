@@ -1,5 +1,5 @@
-# What script/demo, script/test, script/chaos and .ci/run share: a virtual environment in the clone, and system packages.
-# Sourced with the clone as the working directory.
+# What script/demo, script/test, script/chaos, script/bench and .ci/run share: a virtual environment in the clone, and
+# system packages. Sourced with the clone as the working directory.
 
 VENV=.venv
 

@@ -496,4 +496,37 @@ MUTATIONS = (
         '    return False',
         (BATCHES + 'test_attempts_that_get_on_do_not_count_towards_the_last_one[sqlite]', POLICY),
     ),
+    # -- looks that know earlier ones
+    Mutation(
+        'the mark of a history misses what becomes of attempts',
+        SQL_STORE,
+        '    *(func.count(case((history.c.state == state.value, 1))) for state in State),\n',
+        '',
+        (CONTRACT + 'test_a_look_that_knows_an_earlier_one_sees_all_that_was_recorded_since[sqlite]',),
+    ),
+    Mutation(
+        'the mark of a history misses what becomes of attempts (MongoDB)',
+        MING,
+        "    **{f'is_{state.value}': _number({'$eq': ['$state', state.value]}) for state in State},\n",
+        '',
+        (CONTRACT + 'test_a_look_that_knows_an_earlier_one_sees_all_that_was_recorded_since[mongodb]',),
+    ),
+    Mutation(
+        'a history is marked after it was read',
+        SQL_STORE,
+        '            return Snapshot(self._history(connection), row, now, mark)\n',
+        '            read = self._history(connection)\n'
+        '            return Snapshot(read, row, now, self._lease_and_mark(connection)[2])\n',
+        (CONTRACT + 'test_what_is_recorded_while_a_look_reads_shows_in_the_next_one[sqlite]',),
+    ),
+    Mutation(
+        'a look takes the lease from an earlier one',
+        SQL_STORE,
+        'return replace(known, lease=row, now=now)',
+        'return known',
+        (
+            CONTRACT
+            + 'test_a_look_that_knows_an_earlier_one_reads_no_history_twice_and_always_the_lease_and_the_clock[sqlite]',
+        ),
+    ),
 )

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
 from tests.chaos.checker import check
 from tests.chaos.figures import LONG, long_or_short
+from tests.chaos.recovery import SLACK, held, recover
 from tests.processes.harness import PATIENCE
 from tgext.evolve.options import Options
 
@@ -19,7 +18,7 @@ ROUNDS = long_or_short(long=10, short=1)
 LEASE = Options().lease if LONG else 2.0
 POLL = Options().poll
 #: What is promised, and something for a machine that runs other tests at the same time.
-IN_TIME = LEASE + POLL + 1 + 5
+IN_TIME = LEASE + POLL + 1 + SLACK
 
 
 @pytest.fixture
@@ -43,32 +42,10 @@ def test_users_of_a_killed_holder_are_served_again_within_lease_and_poll_and_a_s
     for _ in range(ROUNDS):
         sites = {}
         for store in STORES:
-            evolutions = [{'id': 'one', 'does': 'hold', 'transactional': store != 'mongodb'}]
-            sites[store] = make_site(new_database(store), evolutions=evolutions, lease=LEASE, poll=POLL)
-        holders = {store: site.fork() for store, site in sites.items()}
-        for store, site in sites.items():
-            site.until_told('half', 'one', holders[store].pid)
-        waiters = {store: site.fork() for store, site in sites.items()}
-        for waiter in waiters.values():
-            assert waiter.first_answer()[0] == 503
-        killed = {}
-        for store, holder in holders.items():
-            killed[store] = time.monotonic()
-            holder.kill()
-            # Whoever runs it again is not held.
-            sites[store].go()
-        waiting = set(STORES)
-        while waiting:
-            for store in sorted(waiting):
-                passed = time.monotonic() - killed[store]
-                if waiters[store].first_answer()[0] == 200:
-                    waiting.remove(store)
-                    figures[store].measure('recovery by default', time.monotonic() - killed[store])
-                assert passed <= IN_TIME, f'{store}: no 200 after {passed:.1f} s\n{waiters[store].log}'
-            time.sleep(0.01)
-        for store, site in sites.items():
+            url = new_database(store)
+            sites[store] = make_site(url, evolutions=[held(url)], lease=LEASE, poll=POLL)
+        for store, seconds in recover(sites).items():
+            figures[store].measure('recovery by default', seconds)
             figures[store].count('kills')
-            assert site.states('one') == ['interrupted', 'done']
-            check(site, figures[store])
-            for process in (holders[store], waiters[store]):
-                process.reap()
+            assert sites[store].states('one') == ['interrupted', 'done']
+            check(sites[store], figures[store])

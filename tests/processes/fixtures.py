@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes.harness import Site, Zygote
-from tests.processes.worker import ROWS
+from tests.processes.harness import Site, Zygote, making_sites
 
 
 @pytest.fixture(scope='session')
@@ -21,17 +20,5 @@ def zygote() -> Iterator[Zygote]:
 @pytest.fixture
 def make_site(zygote: Zygote, tmp_path: Path) -> Iterator[Callable[..., Site]]:
     """Makes sites; all their processes are ended afterwards."""
-    sites: list[Site] = []
-
-    def make(url: str | None = None, *, evolutions=(), rows: int = ROWS, **options) -> Site:
-        directory = tmp_path / f'site{len(sites)}'
-        directory.mkdir()
-        defaults = {'lease': 2, 'poll': 0.1, 'watch': 0}
-        url = url or f'sqlite:///{directory / "evolve.db"}'
-        site = Site(directory, url, zygote, list(evolutions), {**defaults, **options}, rows=rows)
-        sites.append(site)
-        return site
-
-    yield make
-    for site in sites:
-        site.close()
+    with making_sites(zygote, tmp_path) as make:
+        yield make

@@ -13,6 +13,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -214,6 +215,7 @@ class Site:
     rows: int = ROWS
 
     def __post_init__(self) -> None:
+        self._barriers: list[int] = []
         self.witness = self.directory / 'witness'
         self.store = Databases({}, Options(store=self.url, namespace=NAMESPACE)).store()
         self._make_rows()
@@ -317,6 +319,18 @@ class Site:
 
     # -- processes
 
+    def fork_together(self, number: int, **settings: Any) -> list[Process]:
+        """Processes that have all come to the barrier that *settings* name, and go on at the very same moment."""
+        fifo = self.directory / f'fifo-{self.counter}'
+        os.mkfifo(fifo)
+        met = self.count('met')
+        processes = [self.fork(http=False, fifo=str(fifo), **settings) for _ in range(number)]
+        # Each of many has its share of two cores.
+        until(lambda: self.count('met') >= met + number, PATIENCE + number, 'all are at the barrier')
+        # Whoever is not at the barrier yet finds it open; it is closed with this process, or by close().
+        self._barriers.append(os.open(fifo, os.O_WRONLY))
+        return processes
+
     def configure(self, **settings: Any) -> dict[str, str]:
         """Write what a process is to do; returns its environment."""
         self.counter += 1
@@ -372,9 +386,34 @@ class Site:
             process.reap()
             # For who reads why a test failed.
             print(f'-- {process.log_path.name} (process {process.pid}, {process.status})\n{process.log[-8000:]}')
+        # Closed again it must not touch what was given their numbers meanwhile.
+        self.processes.clear()
+        while self._barriers:
+            os.close(self._barriers.pop())
         if self.witness.exists():
             print(f'-- witness\n{self.witness.read_text()[-4000:]}')
         self.store.close()
+
+
+@contextlib.contextmanager
+def making_sites(zygote: Zygote, directory: Path) -> Iterator[Callable[..., Site]]:
+    """What makes sites below *directory*; all their processes are ended afterwards."""
+    sites: list[Site] = []
+
+    def make(url: str | None = None, *, evolutions=(), rows: int = ROWS, **options) -> Site:
+        below = directory / f'site{len(sites)}'
+        below.mkdir()
+        defaults = {'lease': 2, 'poll': 0.1, 'watch': 0}
+        url = url or f'sqlite:///{below / "evolve.db"}'
+        site = Site(below, url, zygote, list(evolutions), {**defaults, **options}, rows=rows)
+        sites.append(site)
+        return site
+
+    try:
+        yield make
+    finally:
+        for site in sites:
+            site.close()
 
 
 def program(name: str) -> str:

@@ -6,6 +6,7 @@ import os
 import time
 
 import waitress
+import webob
 
 import tgext.evolve
 from tests.processes.worker import make, note, settings
@@ -21,7 +22,7 @@ def main() -> None:
     if given.get('start', True):
         tgext.evolve.start(app)
     if 'port' not in given:
-        _wait(given)
+        _wait(app, given)
         return
     server = waitress.create_server(app, host='127.0.0.1', port=given['port'], threads=2)
     note('serving')
@@ -35,11 +36,14 @@ def _meet(given) -> None:
     os.close(os.open(given['fifo'], os.O_RDONLY))
 
 
-def _wait(given) -> None:
+def _wait(app, given) -> None:
     import tg
 
     opened = tgext.evolve.wait(tg.config, given.get('patience', 60))
     note('open' if opened else 'closed')
+    if given.get('ask'):
+        # The root controller tells that it was served.
+        webob.Request.blank('/').get_response(app)
     if given.get('stay'):
         while True:
             time.sleep(60)

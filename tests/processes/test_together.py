@@ -21,19 +21,10 @@ PROCESSES = 8
 
 def release(site: Site, number: int, **settings) -> None:
     """Have *number* processes go through the barrier at once, and end when they are open."""
-    fifo = site.directory / f'fifo-{site.counter}'
-    os.mkfifo(fifo)
-    met = site.count('met')
-    processes = [site.fork(http=False, fifo=str(fifo), **settings) for _ in range(number)]
-    site.until_told('met', times=met + number)
-    # Whoever is not at the barrier yet finds it open.
-    gate = os.open(fifo, os.O_WRONLY)
-    try:
-        for process in processes:
-            # Each of 50 processes has its share of two cores.
-            assert process.wait(2 * PATIENCE) == 0
-    finally:
-        os.close(gate)
+    processes = site.fork_together(number, **settings)
+    for process in processes:
+        # Each of 50 processes has its share of two cores.
+        assert process.wait(2 * PATIENCE) == 0
     opened = {line.pid for line in site.lines('open')}
     for process in processes:
         assert process.pid in opened

@@ -56,6 +56,95 @@ def test_looking_makes_nothing(store):
     assert store.snapshot().lease is None
 
 
+class Changes:
+    """All that can be recorded, one after the other."""
+
+    def __init__(self, store):
+        self.store = store
+        self.owner = Owner()
+        self.grant = store.acquire(self.owner, 10)
+        self.attempt = None
+
+    def begin(self):
+        self.attempt = begin(self.store, self.grant)
+
+    def begin_another(self):
+        self.attempt = begin(self.store, self.grant, Dollar())
+
+    def withdraw(self):
+        self.store.withdraw(self.attempt)
+
+    def fail(self):
+        assert self.store.finish(self.attempt, State.FAILED, 'error')
+
+    def forgive(self):
+        assert self.store.forgive(['some-evolution']) == 1
+
+    def finish(self):
+        assert self.store.finish(self.attempt, State.DONE)
+
+    def take_over(self):
+        self.store.release(self.grant)
+        self.grant = self.store.acquire(Owner(), 10)
+        assert self.store.interrupt_older(self.grant)
+
+    def stamp(self):
+        self.store.settle(self.grant, ['stamped'], State.STAMPED)
+
+    def unstamp(self):
+        self.store.unsettle(self.grant, ['stamped'])
+
+    def stamp_another(self):
+        self.store.settle(self.grant, ['stamped-later'], State.STAMPED)
+
+    def shut(self):
+        self.store.shut(self.owner, 'back soon')
+
+    def reopen(self):
+        assert self.store.reopen()
+
+
+def test_a_look_that_knows_an_earlier_one_sees_all_that_was_recorded_since(ready):
+    changes = Changes(ready)
+    known = ready.snapshot()
+    order = 'begin withdraw begin fail forgive begin_another take_over begin finish stamp unstamp stamp_another'
+    for name in [*order.split(), 'shut', 'reopen']:
+        getattr(changes, name)()
+        seen, whole = ready.snapshot(known), ready.snapshot()
+        assert seen.history is not known.history, f'{name} was not seen'
+        assert seen.history.attempts == whole.history.attempts, name
+        assert (seen.history.down is None) is (whole.history.down is None), name
+        known = seen
+
+
+def test_what_is_recorded_while_a_look_reads_shows_in_the_next_one(ready, monkeypatch):
+    changes = Changes(ready)
+    read = ready._history
+
+    def read_and_then(*args):
+        history = read(*args)
+        monkeypatch.undo()
+        changes.begin()
+        return history
+
+    monkeypatch.setattr(ready, '_history', read_and_then)
+    known = ready.snapshot()
+    assert not known.history
+    assert ready.snapshot(known).history.of('some-evolution')
+
+
+def test_a_look_that_knows_an_earlier_one_reads_no_history_twice_and_always_the_lease_and_the_clock(ready, store_url):
+    changes = Changes(ready)
+    changes.stamp()
+    known = ready.snapshot()
+    ready.renew(changes.grant, 10, Report(message='half of it'))
+    again = ready.snapshot(known)
+    assert again.lease.report.message == 'half of it'
+    assert again.now >= known.now
+    if not store_url.startswith('mim'):
+        assert again.history is known.history
+
+
 def test_preparing_twice_is_harmless(store):
     store.prepare()
     store.prepare()

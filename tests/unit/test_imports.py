@@ -23,6 +23,7 @@ PURE = (
     'gate',
     'history',
     'lease',
+    'ledger',
     'leaving',
     'options',
     'plan',
@@ -56,6 +57,25 @@ def test_needs_neither_a_framework_nor_a_driver(modules):
 
 def test_importing_the_package_is_cheap():
     assert not loaded_by('tgext.evolve') & {'asyncio', 'socket', 'multiprocessing', 'email', 'ssl'}
+
+
+def test_a_database_that_is_not_used_is_not_imported():
+    # By the store of any of them: SQLAlchemy's dialects take as long to import as all of ours.
+    code = (
+        'import sys, tgext.evolve.stores.sqlalchemy\n'
+        'print(*[name for name in sys.modules if name.startswith("sqlalchemy.dialects.")])'
+    )
+    process = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True, timeout=60)
+    assert not [name for name in process.stdout.split() if name.split('.')[2] in ('mysql', 'postgresql', 'oracle')]
+
+
+#: What an application that is plugged may have, and needs not.
+OPTIONAL = {'alembic', 'asyncio', 'dask', 'kajiki', 'ming', 'pony', 'pymongo', 'rich'}
+
+
+def test_plugging_imports_nothing_that_is_not_used():
+    bare = loaded_by('tg', 'sqlalchemy', 'tests.apps')
+    assert not (loaded_by('tests.apps', 'tgext.evolve.component', 'tgext.evolve.controllers') - bare) & OPTIONAL
 
 
 class TestPublicNames:

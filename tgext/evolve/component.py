@@ -423,17 +423,18 @@ class ClosedApplicationWrapper(ApplicationWrapper):
                 # There is no such page, or it asks for a login: not what was meant by a 503.
                 response = self._page(maintenance, environ, verdict)
             response.status = STATUS
-            # Whose session was not looked at does not get a new one.
-            response.headers.pop('Set-Cookie', None)
         else:
             # TurboGears 2.5.0 and 2.5.1 keep the response that was trapped in different places.
             environ[TRAPPED] = True
             response = self._page(maintenance, environ, verdict)
-        for name, value in maintenance.page_headers(environ, verdict):
-            response.headers[name] = value
+        headers = maintenance.page_headers(environ, verdict)
+        # Whose session was not looked at does not get a new one.
+        replaced = {'set-cookie', *(name.lower() for name, _ in headers)}
+        # All at once: each header that is set by itself goes through the whole list.
+        response.headerlist = [each for each in response.headerlist if each[0].lower() not in replaced] + headers
         return response
 
     def _page(self, maintenance: Maintenance, environ: Environ, verdict: Verdict) -> Response:
-        response = Response(status=STATUS, content_type=HTML, charset='utf-8')
-        response.body = maintenance.page(environ, verdict)
-        return response
+        body = maintenance.page(environ, verdict)
+        headers = [('Content-Type', f'{HTML}; charset=utf-8'), ('Content-Length', str(len(body)))]
+        return Response(status=STATUS, headerlist=headers, app_iter=[body])

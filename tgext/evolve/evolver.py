@@ -448,7 +448,7 @@ class Evolver:
 
         :returns: seconds until the next turn; None when there will be nothing to do.
         """
-        snapshot = self.ledger.snapshot()
+        snapshot = self.ledger.look_again()
         agenda = self._agenda(snapshot.history, snapshot.now)
         verdict = self._judge(snapshot.history, agenda, snapshot.lease)
         if agenda.next is not None and self._may_run(verdict, snapshot):

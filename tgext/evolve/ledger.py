@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection
 from dataclasses import replace
 
@@ -9,6 +10,9 @@ from .history import Applied, History, Repeatable, State
 from .plan import Plan
 from .steps import VersionTable
 from .stores.base import Grant, Snapshot, Store
+
+#: The whole history is read after so many seconds, whatever its mark says: who edits a row by hand may leave no mark.
+_ANEW = 30.0
 
 
 class Ledger:
@@ -24,6 +28,9 @@ class Ledger:
         self._repeatables = [planned for planned in plan if planned.repeatable]
         #: The order of the latest attempt at each of these, when this process first looked.
         self._since: dict[str, tuple[int, int]] = {}
+        #: What the last :meth:`look_again` read, and when it read its history.
+        self._known: Snapshot | None = None
+        self._read = 0.0
 
     def history(self) -> History:
         """:raises StoreError: the history or a version table cannot be read."""
@@ -31,7 +38,25 @@ class Ledger:
 
     def snapshot(self) -> Snapshot:
         """:raises StoreError: the history or a version table cannot be read."""
-        snapshot = self._store.snapshot()
+        return self._snapshot_seen(self._store.snapshot())
+
+    def look_again(self) -> Snapshot:
+        """A snapshot that does not read again what the one before read.
+
+        A gate that is closed by a history stays so while that is the same, and who takes the lease reads everything
+        under it: what is taken from before opens nothing and runs nothing. What version tables say is always read.
+
+        :raises StoreError: the history or a version table cannot be read.
+        """
+        now = time.monotonic()
+        known = self._known if now - self._read < _ANEW else None
+        snapshot = self._store.snapshot(known)
+        if known is None or snapshot.history is not known.history:
+            self._read = now
+        self._known = snapshot
+        return self._snapshot_seen(snapshot)
+
+    def _snapshot_seen(self, snapshot: Snapshot) -> Snapshot:
         return replace(snapshot, history=self._seen(snapshot.history))
 
     def _seen(self, history: History) -> History:

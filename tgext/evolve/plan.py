@@ -74,7 +74,10 @@ def planned(evolution: Any, *, listed: bool = False) -> PlannedEvolution:
     origin = _origin(evolution)
 
     def attribute(name: str) -> Any:
-        return getattr(evolution, name, getattr(Evolution, name, None))
+        try:
+            return getattr(evolution, name)
+        except AttributeError:
+            return getattr(Evolution, name, None)
 
     def wrong(what: str, remedy: str) -> PlanError:
         return PlanError(what, place=origin, remedy=remedy)
@@ -87,10 +90,11 @@ def planned(evolution: Any, *, listed: bool = False) -> PlannedEvolution:
             f'evolution {id!r} has serving = {attribute("serving")!r}',
             "Use 'nothing', 'reads' or 'everything'.",
         ) from None
-    for name, allowed in (('transactional', (True, False)), ('rerunnable', (True, False, None))):
-        value = attribute(name)
-        if not any(value is each for each in allowed):
-            raise wrong(f'evolution {id!r} has {name} = {value!r}', f'Use one of {allowed}.')
+    transactional, rerunnable = attribute('transactional'), attribute('rerunnable')
+    if not isinstance(transactional, bool):
+        raise wrong(f'evolution {id!r} has transactional = {transactional!r}', 'Use True or False.')
+    if not isinstance(rerunnable, bool | None):
+        raise wrong(f'evolution {id!r} has rerunnable = {rerunnable!r}', 'Use True, False or None.')
     timeout = attribute('timeout')
     if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout > 0):
         raise wrong(f'evolution {id!r} has timeout = {timeout!r}', 'Use a positive number of seconds, or None.')
@@ -104,8 +108,8 @@ def planned(evolution: Any, *, listed: bool = False) -> PlannedEvolution:
         depends_on=_ids(attribute('depends_on'), id, 'depends_on', wrong),
         replaces=_ids(attribute('replaces'), id, 'replaces', wrong),
         serving=serving,
-        transactional=attribute('transactional'),
-        rerunnable=attribute('rerunnable'),
+        transactional=transactional,
+        rerunnable=rerunnable,
         timeout=timeout,
         description=str(attribute('description') or ''),
         listed=listed,
@@ -173,6 +177,8 @@ def _short(value: str) -> str:
 
 
 def _ids(values: Any, id: str, name: str, wrong: _Wrong) -> tuple[str, ...]:
+    if type(values) is tuple and not values:
+        return ()  # as nearly all have it
     if isinstance(values, str) or not isinstance(values, list | tuple | set | frozenset):
         raise wrong(
             f'evolution {id!r} has {name} = {values!r}',

@@ -7,7 +7,7 @@ import socket
 import time
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
@@ -151,11 +151,16 @@ class LeaseRow:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """One look: the history, the lease, and the database's clock (milliseconds)."""
+    """One look: the history, the lease, and the database's clock (milliseconds).
+
+    :param mark: of the history as it stood before it was read: another one is there as soon as anything is
+        recorded. None: the store makes none.
+    """
 
     history: History
     lease: LeaseRow | None
     now: int
+    mark: Hashable = None
 
 
 @dataclass(frozen=True)
@@ -253,8 +258,12 @@ class Store(ABC):
         """The error of one attempt, which :meth:`history` leaves out for its size."""
 
     @abstractmethod
-    def snapshot(self) -> Snapshot:
-        """The history, the lease and the clock."""
+    def snapshot(self, known: Snapshot | None = None) -> Snapshot:
+        """The history, the lease and the clock.
+
+        :param known: an earlier one. A store that can tell that nothing was recorded since takes the history
+            from there, so that waiting costs the same however long histories are; lease and clock are always read.
+        """
 
     @abstractmethod
     def prepare(self) -> None:

@@ -7,7 +7,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from operator import attrgetter
 from typing import Any, TypeVar
@@ -68,6 +68,19 @@ _NO_REPORT: dict[str, Any] = {
     'done': None,
     'total': None,
     'message': None,
+}
+
+
+def _number(condition: Any) -> dict[str, Any]:
+    return {'$sum': {'$cond': [condition, 1, 0]}}
+
+
+_MARK: dict[str, Any] = {
+    '_id': None,
+    'count': {'$sum': 1},
+    **{f'last_{name}': {'$max': f'${name}'} for name in ('token', 'started', 'finished')},
+    **{f'has_{name}': _number({'$gt': [f'${name}', None]}) for name in ('started', 'finished', 'fingerprint')},
+    **{f'is_{state.value}': _number({'$eq': ['$state', state.value]}) for state in State},
 }
 
 _DUPLICATE_KEY = 11000
@@ -200,10 +213,19 @@ class MongoStore(Store):
             'owner': attempt.owner,
         }
 
-    def snapshot(self) -> Snapshot:
-        history = self.history()
+    def snapshot(self, known: Snapshot | None = None) -> Snapshot:
+        mark = self._mark()
+        # Read after its mark: what is recorded in between shows in the next mark.
+        unchanged = known is not None and mark is not None and known.mark == mark
+        history = known.history if known is not None and unchanged else self.history()
         row = self._lease_row()
-        return Snapshot(history, row, row.now if row is not None else self._now())
+        return Snapshot(history, row, row.now if row is not None else self._now(), mark)
+
+    def _mark(self) -> Hashable:
+        """What is another value as soon as an attempt begins, ends, is marked, forgiven or taken back."""
+        pipeline = [{'$match': {'namespace': self.namespace}}, {'$group': _MARK}]
+        found = self._run(lambda: list(self._collection(HISTORY).aggregate(pipeline)))
+        return tuple(sorted(found[0].items(), key=str)) if found else ()
 
     def lease_row(self) -> LeaseRow | None:
         return self._lease_row()
@@ -773,6 +795,9 @@ class MimStore(MongoStore):
 
     def _collection(self, name: str) -> Any:
         return self._database[name]
+
+    def _mark(self) -> Hashable:
+        return None  # mim aggregates nothing
 
     def _now(self) -> int:
         return _client_now()

@@ -55,6 +55,8 @@ class Dialect:
     one_writer = False
     #: DDL in a transaction is rolled back with it.
     ddl_commits = False
+    #: What our tables are made with. Written where the tables are, it would import the dialect for every database.
+    table_options: dict[str, Any] = {}
 
     def trouble(self, error: BaseException) -> Trouble:
         """What ``error`` means, by the codes that this database uses."""
@@ -109,6 +111,10 @@ class Dialect:
     def end_sessions(self, connection: Connection, owners: Collection[str]) -> None:
         """End the sessions that are marked as one of ``owners``'s, which are dead or deposed."""
 
+    def insert_if_missing(self, table: Any, values: dict[str, Any], key: Any) -> Any:
+        """The statement that inserts a row unless there is one with this value of ``key``, a column."""
+        raise NotImplementedError  # never asked of a database that is no store's
+
     def set_lock_patience(self, connection: Connection) -> None:
         """From here to the end of this transaction, do not wait for a lock for long."""
 
@@ -142,6 +148,11 @@ class SQLite(Dialect):
 
     def cancel(self, dbapi_connection: Any, engine: Engine) -> None:
         dbapi_connection.interrupt()
+
+    def insert_if_missing(self, table: Any, values: dict[str, Any], key: Any) -> Any:
+        from sqlalchemy.dialects.sqlite import insert
+
+        return insert(table).values(values).on_conflict_do_nothing()
 
 
 class PostgreSQL(Dialect):
@@ -199,6 +210,12 @@ class PostgreSQL(Dialect):
                 else:
                     log.warning(_NOT_ENDED, pid, user)
 
+    def insert_if_missing(self, table: Any, values: dict[str, Any], key: Any) -> Any:
+        # Here as in the others: a database that is not used is not imported, which takes as long as all of ours.
+        from sqlalchemy.dialects.postgresql import insert
+
+        return insert(table).values(values).on_conflict_do_nothing()
+
     def _marked(self, connection: Connection, owner: str, action: str) -> Sequence[Any]:
         """The sessions in a transaction of ``owner``'s; whose we may not see, we may not end either."""
         return connection.execute(
@@ -226,6 +243,11 @@ class PostgreSQL(Dialect):
 
 class MySQL(Dialect):
     ddl_commits = True
+    table_options = {
+        f'{name}_{option}': value
+        for name in ('mysql', 'mariadb')
+        for option, value in {'engine': 'InnoDB', 'charset': 'utf8mb4'}.items()
+    }
     connect_args = {
         'pymysql': {'connect_timeout': 5, 'read_timeout': 15, 'write_timeout': 15},
         'mysqldb': {'connect_timeout': 5, 'read_timeout': 15, 'write_timeout': 15},
@@ -243,6 +265,12 @@ class MySQL(Dialect):
         if code in (1050, 1061):
             return Trouble.EXISTS
         return Trouble.OTHER
+
+    def insert_if_missing(self, table: Any, values: dict[str, Any], key: Any) -> Any:
+        from sqlalchemy.dialects.mysql import insert
+
+        # INSERT IGNORE would hide other errors.
+        return insert(table).values(values).on_duplicate_key_update({key.name: key})
 
     @staticmethod
     def _lock(owner: str) -> str:

@@ -5,14 +5,12 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, delete, func, insert, inspect, literal, select, update
-from sqlalchemy.dialects.mysql import insert as mysql_insert
-from sqlalchemy.dialects.postgresql import insert as postgresql_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+from sqlalchemy import Connection, Engine, case, delete, func, insert, inspect, literal, select, update
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.schema import CreateIndex, CreateTable
 
@@ -67,6 +65,38 @@ _LOOK = [
     history.c.reached,
     history.c.final,
 ]
+
+#: What is another value as soon as an attempt begins, ends, is marked, forgiven or taken back.
+_MARK = [
+    func.count(),
+    func.max(history.c.token),
+    func.max(history.c.started),
+    func.max(history.c.finished),
+    func.count(history.c.started),
+    func.count(history.c.finished),
+    func.count(history.c.fingerprint),
+    *(func.count(case((history.c.state == state.value, 1))) for state in State),
+]
+
+_LEASE = [
+    database_now().label('now'),
+    lease.c.token,
+    lease.c.owner,
+    lease.c.host,
+    lease.c.pid,
+    lease.c.ttl,
+    lease.c.expires_at,
+    lease.c.evolution_id,
+    lease.c.done,
+    lease.c.total,
+    lease.c.message,
+    lease.c.since,
+    lease.c.paused,
+    lease.c.cancel,
+    lease.c.wanted,
+]
+
+_ONE = select(literal(1).label('one')).subquery('one')
 
 _CHECKPOINT = [
     checkpoint.c.partition,
@@ -148,10 +178,13 @@ class SQLAlchemyStore(Store):
             history.c.owner == attempt.owner,
         ]
 
-    def snapshot(self) -> Snapshot:
+    def snapshot(self, known: Snapshot | None = None) -> Snapshot:
         def look(connection: Connection) -> Snapshot:
-            now, row = self._lease_row(connection)
-            return Snapshot(self._history(connection), row, now)
+            now, row, mark = self._lease_and_mark(connection)
+            if known is not None and known.mark == mark:
+                return replace(known, lease=row, now=now)
+            # Read after its mark: what is recorded in between shows in the next mark.
+            return Snapshot(self._history(connection), row, now, mark)
 
         def look_closely(connection: Connection) -> Snapshot:
             """Some of the tables are not there yet."""
@@ -177,30 +210,26 @@ class SQLAlchemyStore(Store):
         return History(_attempt(*row) for row in rows)
 
     def _lease_row(self, connection: Connection) -> tuple[int, LeaseRow | None]:
-        """The database's clock, and the lease if it was ever taken: always one row."""
-        one = select(literal(1).label('one')).subquery('one')
-        statement = select(
-            database_now().label('now'),
-            lease.c.token,
-            lease.c.owner,
-            lease.c.host,
-            lease.c.pid,
-            lease.c.ttl,
-            lease.c.expires_at,
-            lease.c.evolution_id,
-            lease.c.done,
-            lease.c.total,
-            lease.c.message,
-            lease.c.since,
-            lease.c.paused,
-            lease.c.cancel,
-            lease.c.wanted,
-        ).select_from(one.outerjoin(lease, lease.c.namespace == self.namespace))
-        row = connection.execute(statement).one()
+        """The database's clock, and the lease if it was ever taken."""
+        row = connection.execute(select(*_LEASE).select_from(self._lease_beside(_ONE))).one()
+        return row.now, self._lease_of(row)
+
+    def _lease_and_mark(self, connection: Connection) -> tuple[int, LeaseRow | None, Hashable]:
+        """The same and the mark of the history, by one statement."""
+        mark = select(*(part.label(f'mark{number}') for number, part in enumerate(_MARK)))
+        marked = mark.where(history.c.namespace == self.namespace).subquery('marked')
+        row = connection.execute(select(*_LEASE, *marked.c).select_from(self._lease_beside(marked))).one()
+        return row.now, self._lease_of(row), tuple(row[len(_LEASE) :])
+
+    def _lease_beside(self, one: Any) -> Any:
+        """:param one: a subquery that always has one row, whether or not there is a lease."""
+        return one.outerjoin(lease, lease.c.namespace == self.namespace)
+
+    def _lease_of(self, row: Any) -> LeaseRow | None:
         if row.token is None:
-            return row.now, None
+            return None
         try:
-            return row.now, LeaseRow(
+            return LeaseRow(
                 token=integer(row.token),
                 owner=row.owner,
                 host=row.host,
@@ -220,6 +249,7 @@ class SQLAlchemyStore(Store):
         def make(connection: Connection) -> None:
             for table in metadata.sorted_tables:
                 if not self._has(connection, table):
+                    table.dialect_kwargs.update(self._dialect.table_options)
                     self._make(connection, CreateTable(table))
                     for index in table.indexes:
                         self._make(connection, CreateIndex(index))
@@ -344,17 +374,7 @@ class SQLAlchemyStore(Store):
             'ttl': 0,
             'expires_at': 0,
         }
-        self._insert_if_missing(connection, values)
-
-    def _insert_if_missing(self, connection: Connection, values: dict[str, Any]) -> None:
-        name = self._engine.dialect.name
-        if name == 'postgresql':
-            connection.execute(postgresql_insert(lease).values(values).on_conflict_do_nothing())
-        elif name == 'sqlite':
-            connection.execute(sqlite_insert(lease).values(values).on_conflict_do_nothing())
-        else:
-            statement = mysql_insert(lease).values(values)
-            connection.execute(statement.on_duplicate_key_update(namespace=lease.c.namespace))
+        connection.execute(self._dialect.insert_if_missing(lease, values, lease.c.namespace))
 
     def renew(self, grant: Grant, ttl: float, report: Report) -> Renewal:
         milliseconds = round(ttl * 1000)

@@ -5,23 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 from sqlalchemy import BigInteger, Boolean, Column, Float, Index, Integer, MetaData, String, Table, Text
-from sqlalchemy.dialects.mysql import MEDIUMTEXT, VARCHAR
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
 metadata = MetaData()
 
-_MYSQL: dict[str, Any] = {'mysql_engine': 'InnoDB', 'mysql_charset': 'utf8mb4'}
-_MYSQL |= {key.replace('mysql', 'mariadb'): value for key, value in _MYSQL.items()}
-
 
 def _id(length: int) -> String:
     """A string that is compared byte for byte on every database."""
-    binary = VARCHAR(length, charset='utf8mb4', collation='utf8mb4_bin')
-    return String(length).with_variant(binary, 'mysql', 'mariadb')
+    # The collation implies the character set. MySQL's own types would be imported on every database.
+    return String(length).with_variant(String(length, collation='utf8mb4_bin'), 'mysql', 'mariadb')
 
 
-_long_text = Text().with_variant(MEDIUMTEXT(), 'mysql', 'mariadb')
+#: On MySQL a MEDIUMTEXT: the smallest type that holds so many characters of four bytes.
+_long_text = Text().with_variant(Text(4_000_000), 'mysql', 'mariadb')
 
 lease: Any = Table(
     'tgext_evolve_lease',
@@ -51,7 +48,6 @@ lease: Any = Table(
         'wanted', String(16), doc='what may be served until that is done for which a waiting process wants the lease'
     ),
     info={'meaning': 'Who may run evolutions, until when, and what people ask of it: one row for each namespace.'},
-    **_MYSQL,
 )
 
 history: Any = Table(
@@ -79,7 +75,6 @@ history: Any = Table(
     Column('reached', BigInteger, doc='how many items of a batched evolution were done in all when it ended'),
     Column('final', Boolean, doc='true: it does not run again by itself'),
     info={'meaning': 'What became of each attempt: a row for each, which is also the fence of its work.'},
-    **_MYSQL,
 )
 Index('ix_tgext_evolve_history_evolution', history.c.evolution_id)
 
@@ -104,7 +99,6 @@ checkpoint: Any = Table(
     Column('seconds', Float(53), nullable=False, doc='how long that has taken'),
     Column('finished', Boolean, nullable=False, doc='true: nothing is left in it'),
     info={'meaning': 'How far a batched evolution is: one row for each of its partitions.'},
-    **_MYSQL,
 )
 
 #: What 0.0.5 left; never made and never written by this release.
