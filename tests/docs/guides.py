@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
-import sys
+import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 from textwrap import dedent
 
-from tests.processes.harness import ROOT
-from tests.processes.test_quickstart import Project, serving
+from tests.processes.harness import ROOT, Zygote, program
+from tests.processes.quickstarts import Project
 
 PAGES = ROOT / 'docs'
+
+#: What makes of a line more than a program and its arguments.
+_SHELL = frozenset('|&;<>()$`*?[~=%{')
 
 #: What is to be typed, and what is to be written where, in the order of the page.
 _STEP = re.compile(
@@ -68,13 +71,14 @@ class Reader:
     """
 
     directory: Path
+    zygote: Zygote
     package: str = 'wiki'
     serves: bool = True
     #: Each command that was typed, with all that it said, in order.
     said: list[tuple[str, str]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.project = Project(self.directory, self.package)
+        self.project = Project(self.directory, self.package, self.zygote)
 
     def follow(self, steps: list[Step]) -> None:
         for step in steps:
@@ -92,7 +96,7 @@ class Reader:
     def type(self, command: str, shown: list[str]) -> None:
         words = command.split()
         if words[0] == 'cd':
-            self.project = Project(self.project.directory / words[1], self.package)
+            self.project = Project(self.project.directory / words[1], self.package, self.zygote)
             said = ''
         elif words[0] == 'pip':
             if '-e' in words:
@@ -102,10 +106,10 @@ class Reader:
             said = ''
         elif words[:2] == ['gearbox', 'serve']:
             said = self.serve() if self.serves else ''
+        elif words[0] in ('gearbox', 'pytest') and not _SHELL & set(command):
+            said = self.project.run(program(words[0]), *shlex.split(command)[1:])
         else:
-            environ = self.project.environ
-            environ['PATH'] = f'{Path(sys.executable).parent}:{environ["PATH"]}'
-            said = self.project.run('sh', '-c', command)
+            said = self.project.shell(command)
         self.said.append((command, said))
         assert 'Traceback' not in said, said
         missing = not_shown(shown, said)
@@ -130,7 +134,7 @@ class Reader:
 
     def serve(self) -> str:
         """The server of the page, until it serves; its log."""
-        server = serving(self.project)
+        server = self.project.serve()
         try:
             server.until_open()
             assert 'TurboGears' in server.fetch()[1]

@@ -13,8 +13,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 
 @pytest.fixture
-def reader(tmp_path):
-    return Reader(tmp_path)
+def reader(tmp_path, zygote):
+    return Reader(tmp_path, zygote)
 
 
 def read(page):

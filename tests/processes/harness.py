@@ -9,11 +9,12 @@ import queue
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -194,6 +195,51 @@ class Zygote:
         self._statuses.pop(pid, None)
         return pid
 
+    def start(
+        self,
+        *command: str,
+        directory: Path,
+        environ: Mapping[str, str],
+        log: Path,
+        errors: Path | None = None,
+        port: int | None = None,
+    ) -> Process:
+        """A Python program, without the time that its imports take.
+
+        :param command: the path of a script and its arguments, or ``-m``, a module and its arguments.
+        :param errors: where its standard error goes; None: to the log too.
+        """
+        order = {'argv': command, 'environ': dict(environ), 'log': str(log), 'directory': str(directory)}
+        pid = self.fork({**order, 'errors': errors and str(errors)})
+        return Process(pid, log, port, zygote=self)
+
+    def run(
+        self,
+        *command: str,
+        directory: Path,
+        environ: Mapping[str, str],
+        errors_apart: bool = True,
+        timeout: float = PATIENCE,
+    ) -> subprocess.CompletedProcess[str]:
+        """The same to its end, like :func:`subprocess.run`.
+
+        :raises subprocess.TimeoutExpired: and the program is dead.
+        """
+        with tempfile.TemporaryDirectory() as scratch:
+            out, errors = Path(scratch, 'out'), Path(scratch, 'errors')
+            process = self.start(
+                *command, directory=directory, environ=environ, log=out, errors=errors if errors_apart else None
+            )
+            try:
+                status = process.wait(timeout)
+            except AssertionError:
+                raise subprocess.TimeoutExpired(command, timeout, process.log) from None
+            finally:
+                process.reap()
+            return subprocess.CompletedProcess(
+                command, status, process.log, errors.read_text(errors='replace') if errors_apart else None
+            )
+
     def close(self) -> None:
         assert self._process.stdin is not None
         self._process.stdin.close()
@@ -363,13 +409,21 @@ class Site:
         return process
 
     def start(self, *command: str, port: int | None = None, environ: dict[str, str] | None = None, **settings: Any):
-        """Any command; ``PORT`` in it is replaced with a free one."""
+        """Any command; ``PORT`` in it is replaced with a free one.
+
+        A script of Python's, as an absolute path, begins where its imports are done: see :class:`Zygote`.
+        """
         port = port or free_port()
         environ = {**os.environ, **self.configure(**settings), **(environ or {}), 'PYTHONUNBUFFERED': '1'}
         log = self.directory / f'log-{self.counter}'
+        command = [part.replace('PORT', str(port)) for part in command]
+        if is_script(command[0]):
+            process = self.zygote.start(*command, directory=self.directory, environ=environ, log=log, port=port)
+            self.processes.append(process)
+            return process
         with open(log, 'ab') as output:
             popen = subprocess.Popen(
-                [part.replace('PORT', str(port)) for part in command],
+                command,
                 cwd=self.directory,
                 env=environ,
                 stdin=subprocess.DEVNULL,
@@ -414,6 +468,15 @@ def making_sites(zygote: Zygote, directory: Path) -> Iterator[Callable[..., Site
     finally:
         for site in sites:
             site.close()
+
+
+def is_script(path: str) -> bool:
+    """Is it a program in Python?"""
+    if not os.path.isabs(path) or not os.path.exists(path):
+        return False
+    with open(path, 'rb') as file:
+        start = file.readline(200)
+    return start.startswith(b'#!') and b'python' in start
 
 
 def program(name: str) -> str:

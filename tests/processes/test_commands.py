@@ -31,14 +31,8 @@ def make(make_site):
 
 def gearbox(site, *argv):
     """``gearbox evolve`` to its end."""
-    return subprocess.run(
-        [program('gearbox'), 'evolve', *argv],
-        cwd=site.directory,
-        env={**os.environ, **site.configure()},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=60,
+    return site.zygote.run(
+        program('gearbox'), 'evolve', *argv, directory=site.directory, environ={**os.environ, **site.configure()}
     )
 
 

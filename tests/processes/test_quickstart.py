@@ -2,37 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-import subprocess
-import sys
 import textwrap
-from pathlib import Path
 
 import pytest
 
-from tests.processes.harness import ROOT, Process, free_port, program, until
+from tests.processes.harness import until
+from tests.processes.quickstarts import Project
 
 pytestmark = pytest.mark.slow
-
-PLUG = """
-from tgext.pluggable import plug
-plug(base_config, 'tgext.evolve', evolutions=['{package}.evolutions'])
-"""
-
-#: What every evolution in these applications does first.
-WITNESS = """
-import os
-from pathlib import Path
-
-from tgext.evolve import Evolution
-
-def note(event):
-    with open(os.environ['WITNESS'], 'a') as witness:
-        witness.write(f'{event} {os.getpid()}\\n')
-
-"""
 
 SQL = """
 from sqlalchemy import text
@@ -65,94 +43,17 @@ class Shout(Evolution):
         DBSession.flush_all()
 """
 
-ENTRY_POINTS = """
-[paste.app_factory]
-main = {package}.config.application:make_app
 
-[gearbox.plugins]
-turbogears-devtools = tg.devtools
-"""
-
-
-class Project:
-    """A generated application with tgext.evolve plugged in."""
-
-    def __init__(self, directory: Path, package: str):
-        self.directory = directory
-        self.package = package
-        self.witness = directory / 'witness'
-        path = f'{directory}{os.pathsep}{ROOT}'
-        self.environ = {**os.environ, 'WITNESS': str(self.witness), 'PYTHONPATH': path, 'PYTHONUNBUFFERED': '1'}
-        self.environ.pop('PYTEST_CURRENT_TEST', None)
-
-    @classmethod
-    def generate(cls, directory: Path, package: str, *options: str, evolutions: str) -> Project:
-        subprocess.run(
-            [program('gearbox'), 'quickstart', *options, package],
-            cwd=directory,
-            check=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-        )
-        project = cls(directory / package, package)
-        project.install()
-        with open(project.directory / package / 'config' / 'app_cfg.py', 'a') as app_cfg:
-            app_cfg.write(PLUG.format(package=package))
-        (project.directory / package / 'evolutions.py').write_text(WITNESS + evolutions)
-        return project
-
-    def install(self) -> None:
-        """As an installation would leave it, without one."""
-        metadata = self.directory / f'{self.package}-0.1.dist-info'
-        metadata.mkdir(exist_ok=True)
-        (metadata / 'METADATA').write_text(f'Metadata-Version: 2.1\nName: {self.package}\nVersion: 0.1\n')
-        (metadata / 'top_level.txt').write_text(f'{self.package}\n')
-        (metadata / 'entry_points.txt').write_text(ENTRY_POINTS.format(package=self.package))
-
-    def copy(self, directory: Path) -> Project:
-        shutil.copytree(self.directory, directory / self.package)
-        return Project(directory / self.package, self.package)
-
-    def configure(self, name: str, old: str, new: str) -> None:
-        ini = self.directory / name
-        text = ini.read_text()
-        assert re.search(old, text, re.M), text
-        ini.write_text(re.sub(old, new, text, flags=re.M))
-
-    def run(self, *command: str, **options) -> str:
-        """A command to its end; what it printed."""
-        done = subprocess.run(
-            command,
-            cwd=self.directory,
-            env=self.environ,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=60,
-            **options,
-        )
-        assert done.returncode == 0, done.stdout
-        return done.stdout
-
-    def gearbox(self, *arguments: str) -> str:
-        return self.run(program('gearbox'), *arguments)
-
-    def begun(self) -> int:
-        return len(self.witness.read_text().splitlines()) if self.witness.exists() else 0
-
-    def go(self) -> None:
-        Path(f'{self.witness}.go').touch()
+@pytest.fixture(scope='session')
+def generated_sql(tmp_path_factory, zygote) -> Project:
+    directory = tmp_path_factory.mktemp('quickstart')
+    return Project.generate(directory, 'sqlapp', '--sqlalchemy', '--auth', evolutions=SQL, zygote=zygote)
 
 
 @pytest.fixture(scope='session')
-def generated_sql(tmp_path_factory) -> Project:
-    return Project.generate(tmp_path_factory.mktemp('quickstart'), 'sqlapp', '--sqlalchemy', '--auth', evolutions=SQL)
-
-
-@pytest.fixture(scope='session')
-def generated_ming(tmp_path_factory) -> Project:
-    return Project.generate(tmp_path_factory.mktemp('quickstart'), 'mingapp', '--ming', '--auth', evolutions=MING)
+def generated_ming(tmp_path_factory, zygote) -> Project:
+    directory = tmp_path_factory.mktemp('quickstart')
+    return Project.generate(directory, 'mingapp', '--ming', '--auth', evolutions=MING, zygote=zygote)
 
 
 @pytest.fixture
@@ -165,27 +66,9 @@ def ming_project(generated_ming, tmp_path) -> Project:
     return generated_ming.copy(tmp_path)
 
 
-def serving(project: Project) -> Process:
-    """``gearbox serve``, on a free port."""
-    port = free_port()
-    project.configure('development.ini', r'^port = \d+', f'port = {port}')
-    log = project.directory / 'log'
-    with open(log, 'ab') as output:
-        popen = subprocess.Popen(
-            [program('gearbox'), 'serve', '-c', 'development.ini'],
-            cwd=project.directory,
-            env=project.environ,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    return Process(popen.pid, log, port, popen=popen)
-
-
 def serve(project: Project) -> None:
     """Its server answers 503 until the evolution is done, and then its own page."""
-    server = serving(project)
+    server = project.serve()
     try:
         until(lambda: project.begun() or server.status is not None)
         assert server.status is None, server.log
@@ -238,9 +121,7 @@ def test_ming_is_set_up_evolves_and_serves(ming_project, mongodb_server):
 def test_its_own_tests_pass_where_it_is_disabled(request, kind):
     project = request.getfixturevalue(f'{kind}_project')
     project.configure('test.ini', r'^\[app:main\]$', '[app:main]\ntgext.evolve.enabled = false')
-    output = project.run(
-        *(sys.executable, '-m', 'pytest', '-q', '-o', 'addopts=', '-p', 'no:cacheprovider', '-W', 'ignore'),
-    )
+    output = project.run('-m', 'pytest', '-q', '-o', 'addopts=', '-p', 'no:cacheprovider', '-W', 'ignore')
     assert re.search(r'\d+ passed', output)
     assert 'failed' not in output
     assert project.begun() == 0

@@ -1,17 +1,22 @@
-"""Forks plain servers from a process that has imported everything: many real processes in little time.
+"""Forks from a process that has imported everything: many real processes in little time.
 
-Reads one JSON object a line from its standard input (``environ``, ``log``, ``directory``), and answers with
-``forked PID`` and later ``exited PID STATUS``. It ends when its standard input does.
+Reads one JSON object a line from its standard input, and answers with ``forked PID`` and later ``exited PID STATUS``.
+It ends when its standard input does. Each object has ``environ``, ``directory`` and ``log``, and for a program also
+``argv``; without that it is a plain server.
 """
 
 from __future__ import annotations
 
 import gc
+import io
 import json
 import os
+import runpy
 import select
 import signal
 import sys
+import time
+from importlib import import_module
 
 import ming.odm  # noqa: F401
 import psycopg  # noqa: F401
@@ -29,11 +34,36 @@ import tgext.evolve.stores.sqlalchemy  # noqa: F401
 from tests import apps
 from tests.processes import serve
 
+#: What programs import, besides. None of pytest's plugins, whose assertions it rewrites as it imports them; not
+#: gunicorn, which as it is imported remembers where it is; and nothing that starts a thread.
+PROGRAMS = (
+    'alembic.command',
+    'backlash',
+    'beaker.middleware',
+    'gearbox.main',
+    'gearbox.commands.serve',
+    'kajiki',
+    'kajiki.xml_template',
+    'ming.odm.declarative',
+    'pytest',
+    'repoze.who.config',
+    'rich.live',
+    'rich.progress',
+    'sqlglot',
+    'tgext.evolve.commands',
+    'webtest',
+)
+
 
 def main() -> None:
     # What TurboGears imports when it makes an application. This one has nothing to do with tgext.evolve.
     apps.configurator(apps.Model()).make_wsgi_app({}, {'debug': 'false', 'sqlalchemy.url': 'sqlite://'})
     tg.milestones._reset_all()
+    # What reads its own name as it is imported is gearbox.
+    mine, sys.argv = sys.argv, ['gearbox']
+    for name in PROGRAMS:
+        import_module(name)
+    sys.argv = mine
     gc.freeze()
     ended, wake = os.pipe()
     os.set_blocking(wake, False)
@@ -85,13 +115,44 @@ def _become(order) -> None:
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.dup2(log, 1)
-    os.dup2(log, 2)
+    if order.get('errors'):
+        errors = os.open(order['errors'], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        os.dup2(errors, 2)
+        os.close(errors)
+    else:
+        os.dup2(log, 2)
     os.close(nothing)
     os.close(log)
+    if 'argv' in order:
+        _run(order)
+        return
     os.environ.update(order['environ'])
     os.chdir(order['directory'])
     sys.path.insert(0, order['directory'])
     serve.main()
+
+
+def _run(order) -> None:
+    """A script of Python's, or ``-m`` and a module, as if a new Python had been started for it."""
+    os.environ.clear()
+    os.environ.update(order['environ'])
+    os.chdir(order['directory'])
+    time.tzset()
+    for name, number in (('stdout', 1), ('stderr', 2)):
+        file = io.TextIOWrapper(
+            io.BufferedWriter(io.FileIO(number, 'w', closefd=False)), 'utf-8', 'backslashreplace', line_buffering=True
+        )
+        setattr(sys, name, file)
+        setattr(sys, f'__{name}__', file)
+    first, *rest = sys.argv = list(order['argv'])
+    path = [entry for entry in os.environ.get('PYTHONPATH', '').split(os.pathsep) if entry]
+    sys.path[:1] = [order['directory'] if first == '-m' else os.path.dirname(first), *path]
+    sys.dont_write_bytecode = bool(os.environ.get('PYTHONDONTWRITEBYTECODE'))
+    if first == '-m':
+        sys.argv = rest
+        runpy.run_module(rest[0], run_name='__main__', alter_sys=True)
+    else:
+        runpy.run_path(first, run_name='__main__')
 
 
 if __name__ == '__main__':

@@ -17,12 +17,12 @@ HOW_TO = PAGE.partition('a how-to\n')[2].partition('AlembicRevisions\n---')[0]
 
 
 @pytest.fixture(scope='module')
-def reader(tmp_path_factory):
+def reader(tmp_path_factory, zygote):
     """Has typed and written everything of the how-to but the last: the application is not served yet."""
     *before, fresh = steps(HOW_TO)
     assert [step.kind for step in before].count('console') == 2
     assert fresh.name == 'wiki/websetup/schema.py'
-    reader = Reader(tmp_path_factory.mktemp('how_to'), serves=False)
+    reader = Reader(tmp_path_factory.mktemp('how_to'), zygote, serves=False)
     reader.follow(before)
     reader.fresh = fresh
     return reader

@@ -48,8 +48,7 @@ tgext.evolve.plugme(base_config, {'evolutions': [BackfillSlugs, AddOne]})
 
 
 @pytest.fixture
-def project(pytester, monkeypatch, request):
-    monkeypatch.setenv('PYTHONPATH', str(request.config.rootpath))
+def project(pytester):
     for folder in ('myapp', 'myapp/config', 'myapp/tests'):
         pytester.mkpydir(folder)
     write = {
@@ -69,7 +68,7 @@ def block(words):
     return found
 
 
-def test_the_blocks_of_the_page_work(project):
+def test_the_blocks_of_the_page_work(project, run_pytest):
     tests = project.path / 'myapp' / 'tests'
     # Both fixtures have the same application.
     again = '\n\n@pytest.fixture\ndef wiki_application(evolve_application):\n    return evolve_application\n'
@@ -87,7 +86,7 @@ def test_the_blocks_of_the_page_work(project):
     (tests / 'test_plain.py').write_text(
         f'def test_it(evolve_application):\n    make_application = evolve_application\n{plain}'
     )
-    result = project.runpytest_subprocess('-p', 'no:cacheprovider', '-p', 'no:xdist', 'myapp')
+    result = run_pytest('-p', 'no:xdist', 'myapp')
     # What adds 1 does not run twice with the same result: that is what the page exempts it from.
     result.assert_outcomes(passed=11 - 1 + 10 + 1 + 1, failed=1)
     result.stdout.fnmatch_lines(['FAILED *TestEvolutions::test_runs_twice_with_the_same_result[[]2026-11-add-one]*'])

@@ -69,15 +69,14 @@ def evolve_application(evolve_database):
 
 
 @pytest.fixture
-def suite(pytester, monkeypatch, request):
+def suite(pytester, run_pytest):
     """Runs a test module in the suite of a project, in a process of its own."""
-    monkeypatch.setenv('PYTHONPATH', str(request.config.rootpath))
 
     def run(module, *arguments, ini='', evolutions='[Good]', imports=''):
         pytester.makeini('[pytest]\n' + ini)
         project = imports + PROJECT.replace('evolutions = [Good]', f'evolutions = {evolutions}')
         pytester.makepyfile(project=project, conftest=CONFTEST, test_them=textwrap.dedent(module))
-        return pytester.runpytest_subprocess('-p', 'no:cacheprovider', *arguments)
+        return run_pytest(*arguments)
 
     return run
 
@@ -279,7 +278,7 @@ def test_a_project_that_does_not_use_it_pays_next_to_nothing(pytester):
             }
             assert request.fixturenames == ['request']
     """)
-    pytester.runpytest_subprocess('-p', 'no:cacheprovider').assert_outcomes(passed=1)
+    pytester.runpytest_subprocess('-p', 'no:cacheprovider').assert_outcomes(passed=1)  # nothing is imported before it
 
 
 def test_the_helpers_need_no_pytest():
