@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, case, delete, func, insert, inspect, literal, select, update
+from sqlalchemy import Connection, Engine, bindparam, case, delete, func, insert, inspect, literal, select, update
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.schema import CreateIndex, CreateTable
 
@@ -96,7 +96,23 @@ _LEASE = [
     lease.c.wanted,
 ]
 
-_ONE = select(literal(1).label('one')).subquery('one')
+#: Statements of every look are made once.
+_OF_NAMESPACE: Any = bindparam('of_namespace')
+_HISTORY = select(*_LOOK).where(history.c.namespace == _OF_NAMESPACE)
+
+
+def _lease_beside(one: Any) -> Any:
+    """:param one: a subquery that always has one row, whether or not there is a lease."""
+    return one.outerjoin(lease, lease.c.namespace == _OF_NAMESPACE)
+
+
+_LEASE_ROW = select(*_LEASE).select_from(_lease_beside(select(literal(1).label('one')).subquery('one')))
+_marked = (
+    select(*(part.label(f'mark{number}') for number, part in enumerate(_MARK)))
+    .where(history.c.namespace == _OF_NAMESPACE)
+    .subquery('marked')
+)
+_LEASE_AND_MARK = select(*_LEASE, *_marked.c).select_from(_lease_beside(_marked))
 
 _CHECKPOINT = [
     checkpoint.c.partition,
@@ -206,24 +222,18 @@ class SQLAlchemyStore(Store):
         return cause is not None and self._dialect.trouble(cause) is Trouble.MISSING_TABLE
 
     def _history(self, connection: Connection) -> History:
-        rows = connection.execute(select(*_LOOK).where(history.c.namespace == self.namespace))
+        rows = connection.execute(_HISTORY, {_OF_NAMESPACE.key: self.namespace})
         return History(_attempt(*row) for row in rows)
 
     def _lease_row(self, connection: Connection) -> tuple[int, LeaseRow | None]:
         """The database's clock, and the lease if it was ever taken."""
-        row = connection.execute(select(*_LEASE).select_from(self._lease_beside(_ONE))).one()
+        row = connection.execute(_LEASE_ROW, {_OF_NAMESPACE.key: self.namespace}).one()
         return row.now, self._lease_of(row)
 
     def _lease_and_mark(self, connection: Connection) -> tuple[int, LeaseRow | None, Hashable]:
         """The same and the mark of the history, by one statement."""
-        mark = select(*(part.label(f'mark{number}') for number, part in enumerate(_MARK)))
-        marked = mark.where(history.c.namespace == self.namespace).subquery('marked')
-        row = connection.execute(select(*_LEASE, *marked.c).select_from(self._lease_beside(marked))).one()
+        row = connection.execute(_LEASE_AND_MARK, {_OF_NAMESPACE.key: self.namespace}).one()
         return row.now, self._lease_of(row), tuple(row[len(_LEASE) :])
-
-    def _lease_beside(self, one: Any) -> Any:
-        """:param one: a subquery that always has one row, whether or not there is a lease."""
-        return one.outerjoin(lease, lease.c.namespace == self.namespace)
 
     def _lease_of(self, row: Any) -> LeaseRow | None:
         if row.token is None:
