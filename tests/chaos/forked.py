@@ -16,7 +16,7 @@ def main() -> None:
     if not os.fork():
         note('child')
         tgext.evolve.start(app)
-    serve._wait(settings())
+    serve._wait(app, settings())
 
 
 if __name__ == '__main__':

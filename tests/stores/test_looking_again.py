@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 
 from tests.apps import statements
@@ -40,7 +42,7 @@ def waiter(rival, store_url):
 
 def turn(evolver) -> list[bool]:
     """Of each statement of one turn, whether it read the history's rows."""
-    with statements() as seen:
+    with statements(thread=threading.get_ident()) as seen:
         evolver._turn()
     return ['tgext_evolve_history.evolution_id' in statement for statement in seen]
 

@@ -13,6 +13,7 @@ from sqlalchemy import select, text
 from sqlalchemy.orm import scoped_session, sessionmaker
 
 from tests.apps import Model
+from tests.processes.harness import until
 from tgext.evolve import Evolution
 from tgext.evolve.evolver import Evolver
 from tgext.evolve.gate import Reason
@@ -282,9 +283,15 @@ def test_a_run_of_many_renewals_is_recorded_at_every_isolation_level(store_url, 
     bench.close()
 
 
-def expire_lease(bench):
-    with bench.engine.begin() as connection:
-        connection.execute(text('UPDATE tgext_evolve_lease SET expires_at = 1'))
+def depose(bench, rival):
+    """Let the lease expire, and *rival* take it; the holder may renew it in between."""
+
+    def take():
+        with bench.engine.begin() as connection:
+            connection.execute(text('UPDATE tgext_evolve_lease SET expires_at = 1'))
+        return rival.acquire(Owner(), 60)
+
+    return until(take)
 
 
 @on('postgresql', 'mariadb')
@@ -302,8 +309,7 @@ def test_a_deposed_holder_saves_nothing_at_any_isolation_level(store_url, level,
         bench.session.execute(text('UPDATE page SET seen = seen + 1'))
         if taken:
             return
-        expire_lease(bench)
-        grant = rival.acquire(Owner(), 60)
+        grant = depose(bench, rival)
         taken.append(grant)
         assert [a.evolution_id for a in rival.interrupt_older(grant)] == ['it']
         # The rival's own work is not kept out by the row locks of who was deposed.
