@@ -77,7 +77,7 @@ def suite(pytester, monkeypatch, request):
         pytester.makeini('[pytest]\n' + ini)
         project = imports + PROJECT.replace('evolutions = [Good]', f'evolutions = {evolutions}')
         pytester.makepyfile(project=project, conftest=CONFTEST, test_them=textwrap.dedent(module))
-        return pytester.runpytest_subprocess('-p', 'no:cacheprovider', *arguments)
+        return pytester.runpytest_subprocess('-p', 'no:cacheprovider', '-p', 'tests.noting', *arguments)
 
     return run
 
