@@ -12,6 +12,10 @@ from sqlalchemy.orm import declarative_base, scoped_session, sessionmaker
 from tg import FullStackApplicationConfigurator, TGController, expose
 
 import tgext.evolve
+from tests.noting import note_all
+
+# Processes of their own have an application too.
+note_all()
 
 
 class Model:

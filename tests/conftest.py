@@ -6,4 +6,4 @@ import signal
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-pytest_plugins = ['pytester', 'tests.servers', 'tests.processes.fixtures', 'tests.chaos.figures']
+pytest_plugins = ['pytester', 'tests.servers', 'tests.processes.fixtures', 'tests.chaos.figures', 'tests.raised']

@@ -9,14 +9,18 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import pytest
-from sqlalchemy import delete, func, insert, literal, select, update
+from pymongo.errors import AutoReconnect
+from sqlalchemy import delete, func, insert, literal, select, text, update
 
 from tests.processes.harness import until
+from tests.stores import open_store
 from tgext.evolve import BatchedEvolution, PlanError
-from tgext.evolve.errors import ItemFailed, NotRunning, StoreBusy
+from tgext.evolve.errors import ItemFailed, NotRunning, StoreAway, StoreBusy, StoreError
 from tgext.evolve.evolver import Ended
 from tgext.evolve.gate import Reason
+from tgext.evolve.keys import KeyProblem
 from tgext.evolve.plan import planned
+from tgext.evolve.points import at_points
 from tgext.evolve.ready.mongodb import ConvertField, DeleteDocuments, RenameField
 from tgext.evolve.ready.sql import CopyTable, DeleteRows, FillColumn
 from tgext.evolve.stores.base import Grant, Owner
@@ -523,6 +527,81 @@ def test_a_dry_run_says_what_raised(table):
         table.evolver(batched(table, process=process)).dry_run('count')
 
 
+@sqlite
+def test_a_batch_that_raises_as_one_is_told_by_its_end(table):
+    table.fill(ROWS)
+
+    def process_batch(self, pages):
+        raise ValueError('no')
+
+    with pytest.raises(ItemFailed, match='the batch of 100 items up to the key 100 raised ValueError') as raised:
+        table.evolver(batched(table, process_batch=process_batch)).dry_run('count')
+    assert raised.value.place.startswith("evolution 'count', ")
+    assert raised.value.remedy.startswith('Mend the evolution or that item.')
+
+
+@sqlite
+def test_a_dry_run_of_what_is_not_in_the_plan_is_refused(table):
+    with pytest.raises(PlanError, match="there is no evolution 'cuont'") as raised:
+        table.evolver(batched(table)).dry_run('cuont')
+    assert (raised.value.place, raised.value.remedy) == ('the plan', 'Use an id of the plan.')
+
+
+def left_halfway(table):
+    """An evolution whose checkpoint is somewhere."""
+
+    def process(self, page):
+        if (getattr(page, 'id', None) or page._id) > 200:
+            raise ValueError('no')
+
+    table.fill(ROWS)
+    evolver = table.run(batched(table, process=process))
+    assert table.store.checkpoints('count')[0].done == 200
+    return evolver
+
+
+@sqlite
+def test_a_key_that_somebody_edited_is_named(table):
+    evolver = left_halfway(table)
+    with table.elsewhere() as connection:
+        connection.execute(text("UPDATE tgext_evolve_checkpoint SET position = 'half'"))
+    with pytest.raises(KeyProblem, match="the checkpoint 'half' cannot be read") as raised:
+        evolver.dry_run('count')
+    assert raised.value.place == 'tgext_evolve_checkpoint'
+    assert 'Somebody edited it. Mend it, or delete' in raised.value.remedy
+
+
+@mongodb
+def test_a_checkpoint_that_somebody_edited_is_named(table):
+    evolver = left_halfway(table)
+    table.db.tgext_evolve_checkpoint.update_one({}, {'$unset': {'passes': 1}})
+    with pytest.raises(StoreError, match=r"the checkpoint with the _id '.*' has no 'passes'") as raised:
+        evolver.dry_run('count')
+    assert raised.value.place == 'the collection tgext_evolve_checkpoint'
+    assert 'Somebody edited it. Mend it, or delete' in raised.value.remedy
+
+
+@mongodb
+def test_a_connection_that_is_lost_in_a_batch_is_told_and_each_item_processed_once(table):
+    table.fill(ROWS)
+
+    def cut(point):
+        if point == 'before-checkpoint':
+            raise AutoReconnect('connection closed')
+
+    at_points(cut)
+    try:
+        with pytest.raises(StoreAway, match="the connection was lost during a batch of 'count'") as raised:
+            table.run(batched(table), max_attempts=2, retry_delay=0)
+    finally:
+        at_points(None)
+    assert raised.value.place == table.store.name
+    assert raised.value.remedy == 'What became of it is read from the history when the database is back.'
+    table.run(batched(table), max_attempts=2, retry_delay=0)
+    assert table.seen() == {1: ROWS}
+    assert table.states('count') == ['interrupted', 'done']
+
+
 @mongodb
 def test_a_dry_run_is_refused_where_nothing_can_be_rolled_back(table):
     with pytest.raises(PlanError, match='cannot be tried: it says transactional_batches = False'):
@@ -584,6 +663,41 @@ def test_items_that_this_database_does_not_have(table, items):
     evolver = table.run(batched(table, items=items))
     assert evolver.gate.verdict.reason is Reason.FAILED
     assert 'neither a mapped class nor a select()' in table.error('count')
+
+
+@mongodb
+def test_items_that_are_no_collection(table):
+    table.run(batched(table, items=5))
+    error = table.error('count')
+    assert "the items of 'count' are 5, which is neither a mapped class nor the name of a collection" in error
+    assert 'Use a class mapped by Ming, the name of a collection, or fetch() and key().' in error
+
+
+@sqlite
+def test_items_without_a_key(table):
+    table.run(batched(table, items=select(table.Page.title)))
+    assert "the items of 'count' have no primary key (in tests.batches.test_batches.Batched)" in table.error('count')
+    assert 'Say key_columns = (column, ...): not null, unique together, with an index.' in table.error('count')
+
+
+@sqlite
+def test_items_of_a_session_where_the_application_has_none(table):
+    table.store = open_store(table.url, namespace=table.store.namespace)
+    table.run(batched(table))
+    assert "the items of 'count' are read through a session, and the application has none" in table.error('count')
+    assert 'Define fetch() and key() instead.' in table.error('count')
+
+
+@sqlite
+def test_a_key_that_cannot_be_kept_in_a_checkpoint(table):
+    def fetch(self, after, until, limit):
+        return [1, 2, 3]
+
+    def key(self, item):
+        return {item}
+
+    table.run(batched(table, items=None, fetch=fetch, key=key))
+    assert 'KeyProblem: a key is {1}, of the type builtins.set (in a batched evolution). Keys' in table.error('count')
 
 
 # -- ready-made ones

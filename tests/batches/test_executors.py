@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -13,10 +14,12 @@ import pytest
 from tests.batches import spread
 from tests.batches.elsewhere import Elsewhere, Worker
 from tests.batches.site import SpreadSite
+from tests.batches.test_batches import batched
 from tests.chaos.figures import LONG, long_or_short
 from tests.processes.harness import alive, until
 from tests.servers import _children as children_of
-from tgext.evolve import partitions
+from tgext.evolve import executors, partitions
+from tgext.evolve.errors import WorkerFailed
 from tgext.evolve.evolver import Ended
 from tgext.evolve.gate import Reason
 from tgext.evolve.stores.base import Grant, Owner
@@ -140,6 +143,37 @@ def test_a_worker_that_cannot_make_the_application_says_why(make_site, elsewhere
     assert "'tests.batches.spread.nothing' cannot be made here: AttributeError" in site.error
     assert 'Install the application with its configuration where the workers run' in site.error
     assert site.seen == {0: ROWS}
+
+
+@on('sqlite')
+def test_a_worker_that_was_not_told_of_the_application_says_what_to_say(table, worker):
+    """As of one that was made in Python, without an ini file."""
+    table.fill(10)
+    table.run(batched(table, partitions=2, executor=lambda self: Elsewhere(worker)))
+    error = table.error('count')
+    assert 'this process does not know how to make the application (in the attribute application of' in error
+    assert "Say application = 'config:/path/to/production.ini'" in error
+    assert table.seen() == {0: 10}
+
+
+@on('sqlite')
+def test_a_worker_where_it_is_disabled_says_so(make_site, elsewhere):
+    site = make_site(workers='elsewhere')
+    evolver = site.evolver()
+    site.evolve['enabled'] = 'false'
+    site.write_ini()
+    assert evolver.run() is Ended.STUCK
+    assert f"the application 'config:{site.ini}' has no tgext.evolve here, or it is disabled (in a worker" in site.error
+    assert 'Plug it in there, and set tgext.evolve.enabled = true.' in site.error
+    assert site.seen == {0: ROWS}
+
+
+def test_without_dask_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, 'distributed', None)
+    with pytest.raises(WorkerFailed, match='Dask is not installed: ') as raised:
+        executors.dask('tcp://scheduler:8786')
+    assert raised.value.place == 'tgext.evolve.executors.dask()'
+    assert raised.value.remedy.endswith("pip install 'tgext.evolve[dask]'")
 
 
 @on('sqlite')

@@ -364,6 +364,23 @@ def test_a_version_table_that_is_computed_has_to_be_said(project):
     assert ours.evolver(version_table='V').run() is Ended.DONE
 
 
+def test_a_version_table_that_is_said_twice_has_to_be_said_once(project):
+    ours = project(env=ENV + "\ndict(version_table='other')\n")
+    with pytest.raises(
+        tgext.evolve.SourceError, match=r'version_table cannot be read off .*, which computes it'
+    ) as error:
+        ours.evolver()
+    assert error.value.place.startswith("AlembicRevisions('migration'")
+    assert error.value.remedy == "Say it: AlembicRevisions('migration', version_table=...)"
+
+
+def test_an_env_that_is_no_python_is_an_error(project):
+    ours = project(env=ENV + '\nif so\n')
+    with pytest.raises(tgext.evolve.SourceError, match=r'env\.py cannot be read: .*expected') as error:
+        ours.evolver()
+    assert error.value.place == str((ours.folder / 'env.py').resolve())
+
+
 def test_an_env_may_ask_what_alembic_s_own_commands_tell_it(project, tmp_path):
     note = tmp_path / 'noted'
     ours = project(

@@ -8,6 +8,8 @@ from textwrap import dedent
 
 import pytest
 
+from tests.processes.harness import ROOT
+
 PROGRAM = """
 import sys
 
@@ -17,6 +19,8 @@ class Missing:
             raise ModuleNotFoundError(f'No module named {{name!r}}', name=name)
 
 sys.meta_path.insert(0, Missing())
+from tests.noting import note_all
+note_all()
 import tgext.evolve, tgext.evolve.sources
 from tgext.evolve.errors import SourceError
 from tgext.evolve.sources.base import Place
@@ -49,6 +53,7 @@ except SourceError as error:
 def test_the_extra_is_named(missing, use, extra):
     done = subprocess.run(
         [sys.executable, '-c', dedent(PROGRAM).format(missing=missing, use=use)],
+        cwd=ROOT,
         capture_output=True,
         text=True,
         timeout=60,

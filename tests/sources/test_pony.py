@@ -16,7 +16,7 @@ import tgext.evolve
 from tests import apps
 from tests.sources.projects import Application, contents, execute
 from tgext.evolve.databases import made_for
-from tgext.evolve.errors import EvolutionFailed, PlanError, SourceError
+from tgext.evolve.errors import EvolutionFailed, PlanError, SourceError, StoreAway, StoreError
 from tgext.evolve.evolver import Ended
 from tgext.evolve.sources.pony import PonyMigrations, migrate
 
@@ -376,9 +376,49 @@ def test_what_is_wrong_with_the_folder_is_said_when_the_application_is_configure
     with pytest.raises(SourceError, match='version 1 is there twice'):
         folder.application()
     (folder.versions / 'v1.py').unlink()
+    folder.forget()
+    source = PonyMigrations(folder.bind_func, str(folder.versions), 'versions', depends_on={7: ('x',)})
+    with pytest.raises(SourceError, match=r'depends_on has 7, and there is no such step.* Use one of these: 0, 1'):
+        Application(folder.url, source)
     (folder.versions / 'v5.py').touch()
     with pytest.raises(SourceError, match='neither model nor migrate'):
         folder.application()
+
+
+@SQLITE
+def test_a_database_that_is_away_or_refuses_is_told_with_who_binds_it(folder, tmp_path):
+    application = folder.until(1).application()
+    (tmp_path / 'text').write_text('This is no database, whatever bind_func takes it for. ' * 100)
+    folder.url = f'sqlite:///{tmp_path / "text"}'
+    with pytest.raises(StoreError, match=r'the database of PonyMigrations\(.* refuses: .*not a database') as raised:
+        application.pending()
+    assert type(raised.value) is StoreError
+    assert raised.value.place.startswith('PonyMigrations(')
+    assert raised.value.remedy == 'Correct bind_func, or the rights of its user.'
+    folder.url = 'postgresql://nobody@127.0.0.1:1/none'
+    with pytest.raises(StoreAway, match=r'the database of PonyMigrations\(.* cannot be reached: ') as raised:
+        application.pending()
+    assert raised.value.remedy == 'It is tried again until it answers.'
+
+
+@SQLITE
+def test_an_entity_that_is_called_like_the_table_of_versions(folder):
+    folder.until(0, **{'v0/model.py': MODEL.replace('Person', 'Version').replace('{more}', '')})
+    application = folder.application(max_attempts=1)
+    assert application.run() is Ended.STUCK
+    error = application.error('pony:people:v0')
+    assert 'the model has an entity Version, which is the name of the table of versions' in error
+    assert 'Call that entity something else.' in error
+
+
+@SQLITE
+def test_versions_of_which_none_has_a_model(folder):
+    folder.until(0, **{'v0/__init__.py': 'from . import migrate'})
+    (folder.versions / 'v0' / 'model.py').unlink()
+    with pytest.raises(SourceError, match='v0 has no model, and no version before it has one') as raised:
+        folder.source.database()
+    assert raised.value.place.startswith(str(folder.versions / 'v0'))
+    assert raised.value.remedy == 'Add a model with register_database(db).'
 
 
 @SQLITE

@@ -427,6 +427,8 @@ def test_only_mapped_classes_are_registered(arena, Thing):
     assert arena.classes == [Thing]
     with pytest.raises(SchemaError, match='not mapped'):
         arena.register(object)
+    with pytest.raises(SchemaError, match=r"<class 'object'> is not mapped .*\(in the arena\)\. Use a mapped class"):
+        arena.has_storage(object)
     with pytest.raises(SchemaError, match='outside of a step'):
         assert arena.connection
 

@@ -220,6 +220,20 @@ def test_what_looks_like_a_script_and_is_none_is_an_error(folder, name):
 
 
 @SQLITE
+def test_a_script_that_cannot_be_read_is_an_error(folder):
+    script = folder.directory / 'V1__pages.sql'
+    script.symlink_to('/proc/self/mem')  # the rights of a file would not keep root from it
+    with pytest.raises(SourceError, match=r'V1__pages\.sql cannot be read: Input/output error') as caught:
+        folder.start()
+    assert (caught.value.place, caught.value.remedy) == (str(script), 'Make it readable.')
+    script.unlink()
+    script.write_bytes("SELECT 'caf\xe9';".encode('latin-1'))
+    with pytest.raises(SourceError, match=r'V1__pages\.sql is not in UTF-8: ') as caught:
+        folder.start()
+    assert (caught.value.place, caught.value.remedy) == (str(script), 'Save it as UTF-8.')
+
+
+@SQLITE
 def test_what_does_not_look_like_a_script_is_left_out(folder):
     folder.write(VERSIONS).write({'README': '', 'V1__pages.sql~': '', '.V1__x.sql': '', 'notes.txt': ''})
     (folder.directory / 'old').mkdir()
@@ -274,6 +288,8 @@ def test_a_folder_that_is_not_there_is_an_error(folder):
         Application(folder.url, SQLScripts('nowhere'))
     with pytest.raises(SourceError, match="no package 'nowhere_at_all'"):
         Application(folder.url, SQLScripts('nowhere_at_all:sql'))
+    with pytest.raises(SourceError, match=r"'nowhere_at_all\.sub:sql' cannot be found: No module named 'nowhere"):
+        Application(folder.url, SQLScripts('nowhere_at_all.sub:sql'))
 
 
 @SQLITE
@@ -374,6 +390,27 @@ def test_a_step_that_fails_names_file_line_and_statement_and_stays(folder):
     application = folder.start()
     assert application.run() is Ended.DONE  # mended: it is tried at once
     assert states(application, 'sql:3') == ['failed', 'done']
+
+
+@POSTGRESQL
+def test_what_a_driver_cannot_run_is_refused_before_anything_runs(folder):
+    """Where each statement ends is held against each database in tests/unit/test_statements.py."""
+    refused = {
+        'DELIMITER //\nSELECT 2//': r'DELIMITER is a command of the mariadb and mysql clients, and no SQL',
+        '\\connect other\nSELECT 2;': r'\connect is a command of a command-line client, and no SQL',
+        'COPY it (id) FROM STDIN;\n1\n\\.\n': 'COPY from a script needs rows beside it, which only psql can read',
+        "SELECT 'a;": 'it cannot be read: ',
+        'SELECT (2;': 'this statement has no end',
+    }
+    for script, thing in refused.items():
+        application = folder.write({'V1__it.sql': f'CREATE TABLE it (id INTEGER);\n{script}'}).start(
+            options={'max_attempts': 1}
+        )
+        assert application.run() is Ended.STUCK
+        error = application.error('sql:1')
+        assert f'ScriptError: {thing}' in error
+        assert f'(in {folder.directory / "V1__it.sql"}, line ' in error
+        assert 'it' not in contents(folder.url)
 
 
 @DATABASES

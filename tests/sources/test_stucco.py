@@ -14,6 +14,7 @@ from tests.sources.originals import for_drivers_of_then
 from tests.sources.projects import PAGES, USERS, Application, contents, execute
 from tgext.evolve.errors import EvolveError, PlanError, SourceError
 from tgext.evolve.evolver import Ended
+from tgext.evolve.points import at_points
 from tgext.evolve.sources import stucco
 from tgext.evolve.sources.strings import StringConnection
 from tgext.evolve.sources.stucco import CircularDependencyError, StuccoPackages, create_or_upgrade_packages
@@ -257,6 +258,36 @@ def test_a_missing_script_says_so_when_it_is_needed_and_not_before(tmp_path, pro
     assert str(project.directory / 'st_users' / 'evolve') in error
 
 
+def test_a_version_that_somebody_takes_back_meanwhile_is_noticed(tmp_path, project):
+    url = f'sqlite:///{tmp_path / "it.db"}'
+    project.package('st_users', 3, scripts=USERS)
+    assert Application(url, StuccoPackages('st_users')).run() is Ended.DONE
+    execute(url, "UPDATE stucco_evolution SET version = 1 WHERE package = 'st_users'")
+    application = Application(url, StuccoPackages('st_users'), max_attempts=1)
+
+    def take_back(point):
+        if point == 'after-attempt':
+            execute(url, 'UPDATE stucco_evolution SET version = 0')
+
+    at_points(take_back)
+    try:
+        assert application.run() is Ended.STUCK
+    finally:
+        at_points(None)
+    error = application.error('stucco:st_users:2')
+    assert "evolve2.py of 'st_users' cannot be the next one: the package is at version 0 (in the table " in error
+    assert 'Run what comes before it: create_or_upgrade_packages does all that is needed.' in error
+
+
+def test_a_script_without_its_function_says_so_when_it_is_needed(tmp_path, project):
+    project.package('st_users', 0, scripts={'create': 'def creat(connection): pass'})
+    application = Application(f'sqlite:///{tmp_path / "it.db"}', StuccoPackages('st_users'), max_attempts=1)
+    assert application.run() is Ended.STUCK
+    error = application.error('stucco:st_users:create')
+    place = project.directory / 'st_users' / 'evolve' / 'create.py'
+    assert f'st_users.evolve.create has no function create(connection) (in {place}). Define it.' in error
+
+
 # -- what is wrong is said when the application is configured
 
 
@@ -310,6 +341,12 @@ def test_a_constant_that_is_wrong_is_shown_with_its_file(project, refused, const
     message = refused('st_a')
     assert expected in message
     assert str(project.directory / 'st_a' / 'evolve' / '__init__.py') in message
+
+
+def test_a_name_of_which_no_id_can_be_made(project, refused):
+    name = 'st_' + 'a' * 200
+    project.package(name, 0)
+    assert f'NAME = {name!r} is too long (in {project.directory / name}' in refused(name)
 
 
 def test_a_name_that_the_table_cannot_take(project, postgresql_server):

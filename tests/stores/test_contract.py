@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 import time
+from contextlib import closing
 
+import pymongo
 import pytest
+from sqlalchemy import NullPool, create_engine, text
 
 from tests.stores import open_store
 from tgext.evolve import Evolution
+from tgext.evolve.errors import StoreAway, StoreBusy, StoreError
 from tgext.evolve.history import CLAIM, State
 from tgext.evolve.plan import planned
 from tgext.evolve.stores.base import Owner, Renewal, Report, Requests
@@ -475,3 +480,74 @@ def test_a_person_closes_the_gate_and_opens_it_again(ready):
     assert ready.reopen() is False
     assert ready.history().down is None
     assert ready.history().is_claimed
+
+
+def edit(url, table, name, value):
+    """By hand, as somebody did."""
+    if url.startswith('mongodb'):
+        with pymongo.MongoClient(url) as client:
+            client.get_default_database()[table].update_one({}, {'$set': {name: value}})
+    else:
+        with closing(sqlite3.connect(url.partition('///')[2])) as connection, connection:
+            connection.execute(f'UPDATE {table} SET {name} = ?', [value])
+
+
+@pytest.mark.parametrize('store_url', ['sqlite', 'mongodb'], indirect=True)
+def test_a_lease_that_somebody_edited_is_named(ready, store_url):
+    assert ready.acquire(Owner(), 60)
+    edit(store_url, 'tgext_evolve_lease', 'expires_at', 'tomorrow')
+    with pytest.raises(StoreError, match=r"the lease of 'testing' cannot be read: .*'tomorrow'") as raised:
+        ready.snapshot()
+    assert raised.value.place.endswith(' tgext_evolve_lease')
+    assert raised.value.remedy == 'Somebody edited it. Mend or delete it.'
+
+
+@pytest.mark.parametrize('store_url', ['sqlite', 'mongodb'], indirect=True)
+def test_a_record_that_somebody_edited_is_named(ready, store_url):
+    begin(ready, ready.acquire(Owner(), 60))
+    edit(store_url, 'tgext_evolve_history', 'state', 'finished')
+    with pytest.raises(StoreError, match=r"the record .*some-evolution.*' cannot be read: .*'finished'") as raised:
+        ready.history()
+    assert raised.value.place.endswith(' tgext_evolve_history')
+    assert raised.value.remedy == 'Somebody edited it. Mend or delete it.'
+
+
+@pytest.mark.parametrize('store_url', ['mongodb'], indirect=True)
+def test_what_the_server_refuses_is_told_with_what_this_user_must_be_able_to_do(store_url):
+    store = open_store(store_url.replace('://', '://somebody:hunter2@'))
+    with pytest.raises(StoreError, match='the database refuses: ') as raised:
+        store.history()
+    store.close()
+    assert type(raised.value) is StoreError
+    assert raised.value.place == store.name
+    assert 'must be able to read and write the collections tgext_evolve_lease' in raised.value.remedy
+    assert 'hunter2' not in str(raised.value)
+
+
+@pytest.mark.parametrize('store_url', ['mongodb'], indirect=True)
+def test_a_connection_that_is_lost_meanwhile_is_told(ready):
+    attempt = begin(ready, ready.acquire(Owner(), 60))
+    with (
+        pytest.raises(StoreAway, match="the connection was lost during 'some-evolution'") as raised,
+        ready.work(attempt, planned(Some())),
+    ):
+        raise pymongo.errors.AutoReconnect('connection closed')
+    assert raised.value.place == ready.name
+    assert raised.value.remedy == 'What became of it is read from the history when the database is back.'
+    assert ready.history().latest('some-evolution').state is State.RUNNING
+
+
+@pytest.mark.parametrize('store_url', ['postgresql', 'mariadb'], indirect=True)
+def test_a_record_that_a_transaction_holds_is_told_with_whose_it_is(ready, store_url):
+    grant = ready.acquire(Owner(host='elsewhere', pid=4711), 60)
+    begin(ready, grant)
+    ready.release(grant)
+    grant = ready.acquire(Owner(), 60)
+    with create_engine(store_url, poolclass=NullPool).begin() as connection:
+        connection.execute(text('SELECT * FROM tgext_evolve_history FOR UPDATE'))
+        with pytest.raises(StoreBusy, match=r"keeps the record of 'some-evolution' locked .*elsewhere:4711") as raised:
+            ready.interrupt_older(grant)
+    assert raised.value.place == ready.name
+    assert raised.value.remedy.startswith('It is tried again.')
+    [attempt] = ready.interrupt_older(grant)
+    assert attempt.evolution_id == 'some-evolution'

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 import pytest
 import sqlalchemy
@@ -14,10 +15,13 @@ from sqlalchemy.orm import scoped_session, sessionmaker
 
 from tests.apps import Model
 from tests.processes.harness import until
+from tests.stores import open_store
 from tgext.evolve import Evolution
+from tgext.evolve.errors import StoreBusy
 from tgext.evolve.evolver import Evolver
 from tgext.evolve.gate import Reason
 from tgext.evolve.history import State
+from tgext.evolve.lease import Lease
 from tgext.evolve.options import Options
 from tgext.evolve.plan import Plan, planned
 from tgext.evolve.stores.base import Owner
@@ -357,6 +361,36 @@ def test_on_sqlite_a_rival_waits_for_the_one_writer_and_says_for_whom(bench):
     assert [type(error).__name__ for error in seen] == ['StoreBusy']
     assert bench.latest('it').state is State.DONE
     assert bench.titles() == ['written']
+
+
+@on('sqlite')
+def test_on_sqlite_a_transaction_that_cannot_begin_says_so(store_url):
+    bench = Bench(f'{store_url}?timeout=0.05')
+    bench.store.prepare()
+    it = planned(evolution(lambda self: pytest.fail('it began'), transactional=True))
+    attempt = bench.store.begin(bench.store.acquire(Owner(), 60), it, 1, 'f' * 64)
+    with closing(sqlite3.connect(store_url.partition('///')[2])) as writer:
+        writer.execute('BEGIN IMMEDIATE')
+        with pytest.raises(StoreBusy, match=r'the database is busy: .*locked') as raised, bench.store.work(attempt, it):
+            it.evolution.evolve()
+    assert raised.value.place == bench.store.name
+    bench.close()
+
+
+@on('sqlite')
+def test_on_sqlite_a_holder_that_cannot_renew_for_a_whole_lease_says_so(store_url):
+    path = store_url.partition('///')[2]
+    # Milliseconds of patience with each try.
+    store = open_store(f'sqlite:///{path}?timeout=0.02')
+    store.prepare()
+    lease = Lease.take(store, Owner(), 0.1)
+    with closing(sqlite3.connect(path)) as writer:
+        writer.execute('BEGIN IMMEDIATE')
+        with pytest.raises(StoreBusy, match='could not be renewed: somebody else is writing all the time') as raised:
+            lease.renew()
+    assert path in raised.value.place
+    assert raised.value.remedy == 'It is tried again.'
+    store.close()
 
 
 @on('postgresql', 'mariadb')

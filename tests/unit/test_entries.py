@@ -8,9 +8,12 @@ import itertools
 import pytest
 
 from tgext.evolve import Evolution, PlanError, SourceError
-from tgext.evolve.sources import entries, evolutions_of, offered
+from tgext.evolve.sources import Place, entries, evolutions_of, offered
 
 from .making import an_evolution, ids
+
+#: What these entries do not ask.
+NOWHERE = Place(connect=None)
 
 names = map('pkg_of_evolutions_{}'.format, itertools.count())
 
@@ -40,7 +43,7 @@ def package(tmp_path, monkeypatch):
 
 
 def found(*given, listed=True):
-    return ids(evolutions_of(given, listed=listed))
+    return ids(evolutions_of(given, listed=listed, place=NOWHERE))
 
 
 class TestEntries:
@@ -87,7 +90,7 @@ class TestEntries:
             def evolutions(self):
                 return [an_evolution(evolution_id='b')]
 
-        all_of_them = evolutions_of([name, Source(), an_evolution(evolution_id='c')], listed=True)
+        all_of_them = evolutions_of([name, Source(), an_evolution(evolution_id='c')], listed=True, place=NOWHERE)
         assert [(each.id, each.listed) for each in all_of_them] == [('a', False), ('b', False), ('c', True)]
 
 
@@ -164,11 +167,11 @@ class TestOffered:
         self.offer(
             monkeypatch, Point('y', an_evolution(evolution_id='b')), Point('x', [an_evolution(evolution_id='a')])
         )
-        assert ids(offered()) == ['a', 'b']
+        assert ids(offered(NOWHERE)) == ['a', 'b']
 
     def test_one_that_cannot_be_loaded_says_how_to_do_without(self, monkeypatch):
         self.offer(monkeypatch, Point('x', ImportError('gone')))
         with pytest.raises(
             SourceError, match=r'x = somewhere:x cannot be loaded: gone.*tgext\.evolve\.discover = false'
         ):
-            offered()
+            offered(NOWHERE)

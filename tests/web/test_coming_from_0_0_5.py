@@ -12,7 +12,7 @@ from sqlalchemy import text
 
 import tgext.evolve
 from tests import apps
-from tgext.evolve.errors import LeaseTaken
+from tgext.evolve.errors import LeaseTaken, OptionError
 from tgext.evolve.stores.base import Owner
 
 
@@ -108,6 +108,16 @@ def test_an_unknown_version_keeps_the_gate_closed_and_says_what_to_type(site, ur
     assert tgext.evolve.adopt(started.conf, version='one') == ['one']
     assert started.gate.wait(10)
     assert [evolution.runs for evolution in evolutions] == [0, 1, 1]
+
+
+def test_adopting_an_unknown_version_records_nothing_and_says_so(site, url, old):
+    old.make(version='gone')
+    started = site(url, plan())
+    with pytest.raises(OptionError, match="there is no evolution 'two-and-a-half' in the evolutions option") as raised:
+        tgext.evolve.adopt(started.conf, version='two-and-a-half')
+    assert raised.value.place == "namespace 'testapp'"
+    assert raised.value.remedy == 'Name the last one that ran, as written there.'
+    assert started.history() == {}
 
 
 def test_that_somebody_took_the_lease_is_no_consent(site, url, old):

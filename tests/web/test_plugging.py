@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import textwrap
 
@@ -195,6 +196,48 @@ def test_plugging_twice_is_an_error(url):
 def test_nowhere_to_keep_the_history_is_an_error():
     with pytest.raises(OptionError, match=r'neither SQLAlchemy nor Ming.*tgext\.evolve\.store'):
         apps.make(None, [apps.evolution('a')])
+
+
+@pytest.mark.parametrize(
+    ('store', 'thing', 'remedy'),
+    [
+        ('mongodb://host:port/x', r'tgext\.evolve\.store is no MongoDB URL: .*', 'Use mongodb://host:port/database.'),
+        ('mongodb://u:hunter2@host', r".*'mongodb://u:\*\*\*@host' names no database", 'Use mongodb://host:port/'),
+        ('postgresql+nodriver://u:hunter2@host/x', r"tgext\.evolve\.store = '\S+': .*nodriver", 'install its driver'),
+    ],
+)
+def test_a_store_that_cannot_be_used_is_an_error_that_says_why(store, thing, remedy):
+    with pytest.raises(OptionError) as error:
+        apps.make(None, [apps.evolution('a')], options={'store': store})
+    assert re.fullmatch(thing, error.value.thing)
+    assert error.value.place == 'the options of tgext.evolve'
+    assert remedy in error.value.remedy
+    assert 'hunter2' not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ('store', 'library', 'extra'),
+    [
+        ('sqlite:///evolve.db', 'tgext.evolve.stores.sqlalchemy', 'sqlalchemy'),
+        ('mongodb://host/site', 'pymongo.uri_parser', 'ming'),
+    ],
+)
+def test_a_store_whose_library_is_not_installed_names_the_extra(monkeypatch, store, library, extra):
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(OptionError, match=r'tgext\.evolve\.store needs a library that is not installed: ') as error:
+        apps.make(None, [apps.evolution('a')], options={'store': store})
+    assert error.value.place == 'the options of tgext.evolve'
+    assert error.value.remedy == f"Install it: pip install 'tgext.evolve[{extra}]'"
+
+
+def test_a_source_that_asks_the_database_of_an_application_without_one_is_an_error(tmp_path):
+    class Asking:
+        def at(self, place):
+            place.rows('SELECT 1')
+
+    with pytest.raises(OptionError, match='the application has no SQL database') as error:
+        apps.make(None, [Asking()], options={'store': f'sqlite:///{tmp_path}/evolve.db'})
+    assert error.value.remedy == 'Set sqlalchemy.url, or remove that source.'
 
 
 # -- other kinds of applications

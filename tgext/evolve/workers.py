@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import Any
 
 from .component import evolver_of
-from .errors import WorkerFailed
+from .errors import NotPlugged, WorkerFailed
 from .evolver import Evolver
 from .finding import evolver_in
 from .partitions import Home, Task
@@ -79,6 +79,8 @@ def _make(application: str) -> Evolver:
             module, _, name = application.rpartition('.')
             made = getattr(import_module(module), name)()
         evolver = evolver_of(made) if hasattr(made, 'get') else evolver_in(made)
+    except NotPlugged:
+        evolver = None
     except Exception as error:
         raise WorkerFailed(
             f'the application {application!r} cannot be made here: {type(error).__name__}: {error}',
@@ -87,8 +89,8 @@ def _make(application: str) -> Evolver:
         ) from error
     if evolver is None:
         raise WorkerFailed(
-            f'in {application!r} tgext.evolve is disabled',
+            f'the application {application!r} has no tgext.evolve here, or it is disabled',
             place='a worker of the executor',
-            remedy='Set tgext.evolve.enabled = true there.',
+            remedy='Plug it in there, and set tgext.evolve.enabled = true.',
         )
     return evolver

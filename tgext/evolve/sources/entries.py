@@ -18,7 +18,7 @@ from .base import Place, PlacedSource, Source
 ENTRY_POINTS = 'tgext.evolve.evolutions'
 
 
-def evolutions_of(entries: Iterable[Any], *, listed: bool, place: Place | None = None) -> list[PlannedEvolution]:
+def evolutions_of(entries: Iterable[Any], *, listed: bool, place: Place) -> list[PlannedEvolution]:
     """All evolutions that ``entries`` stand for, in order.
 
     :param listed: do they stand in the application's own ``evolutions`` option? Only there, and
@@ -32,7 +32,7 @@ def evolutions_of(entries: Iterable[Any], *, listed: bool, place: Place | None =
     return found
 
 
-def _evolutions(entry: Any, listed: bool, place: Place | None) -> list[PlannedEvolution]:
+def _evolutions(entry: Any, listed: bool, place: Place) -> list[PlannedEvolution]:
     if isinstance(entry, str):
         return _of_dotted_name(entry, place)
     if isinstance(entry, ModuleType):
@@ -44,12 +44,6 @@ def _evolutions(entry: Any, listed: bool, place: Place | None) -> list[PlannedEv
     if isinstance(entry, type) and isinstance(entry, PlacedSource):
         entry = _instance(entry)  # a source as a class: a Schema
     if isinstance(entry, PlacedSource):
-        if place is None:
-            raise SourceError(
-                f'{entry!r} has to know the application',
-                place='where its evolutions were asked for',
-                remedy='Name it in the evolutions option of an application.',
-            )
         entry = place.put(entry)
     if isinstance(entry, Source) and not isinstance(entry, type):
         return evolutions_of(entry.evolutions(), listed=False, place=place)
@@ -84,7 +78,7 @@ def _instance(kind: type) -> Any:
     return kind()
 
 
-def _of_dotted_name(name: str, place: Place | None) -> list[PlannedEvolution]:
+def _of_dotted_name(name: str, place: Place) -> list[PlannedEvolution]:
     try:
         thing: Any = importlib.import_module(name)
     except ModuleNotFoundError as missing:
@@ -115,7 +109,7 @@ def _attribute(name: str) -> Any:
         return None
 
 
-def _of_module(module: ModuleType, place: Place | None) -> list[PlannedEvolution]:
+def _of_module(module: ModuleType, place: Place) -> list[PlannedEvolution]:
     """Of a module, or of a package with all its modules in the order of their names."""
     explicit = getattr(module, 'evolutions', None)
     if isinstance(explicit, list | tuple):
@@ -146,7 +140,7 @@ def _is_abstract(kind: type) -> bool:
     return not hasattr(kind, 'evolution_id') or inspect.isabstract(kind)
 
 
-def offered(place: Place | None = None) -> list[PlannedEvolution]:
+def offered(place: Place) -> list[PlannedEvolution]:
     """The evolutions that installed distributions offer through their entry points."""
     found: list[PlannedEvolution] = []
     for point in sorted(entry_points(group=ENTRY_POINTS), key=lambda p: (p.name, p.value)):

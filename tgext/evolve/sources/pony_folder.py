@@ -63,6 +63,12 @@ class Migrator:
     has_new_schema: bool = True
 
 
+def _raised_by(provider: Any, *names: str) -> tuple[type[Exception], ...]:
+    """These exceptions, of PonyORM and of the driver itself; of whose cursors PonyORM translates nothing."""
+    modules = (dbapiprovider, *([provider.dbapi_module] if provider is not None else []))
+    return tuple(getattr(module, name) for module in modules for name in names)
+
+
 class Folder:
     """The versions of one model, and the database that ``bind_func`` binds."""
 
@@ -153,13 +159,13 @@ class Folder:
             self.source.bind_func(db)
             connection, _ = db.provider.connect()
             yield connection, db.provider
-        except (dbapiprovider.OperationalError, dbapiprovider.InterfaceError) as error:
+        except _raised_by(db.provider, 'OperationalError', 'InterfaceError') as error:
             raise StoreAway(
                 f'the database of {self.source!r} cannot be reached: {failure.brief(error)}',
                 place=repr(self.source),
                 remedy='It is tried again until it answers.',
             ) from error
-        except (dbapiprovider.DBException, OSError) as error:
+        except (*_raised_by(db.provider, 'Error'), dbapiprovider.DBException, OSError) as error:
             raise StoreError(
                 f'the database of {self.source!r} refuses: {failure.brief(error)}',
                 place=repr(self.source),

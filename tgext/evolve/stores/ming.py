@@ -873,7 +873,7 @@ def _attempt(document: dict[str, Any]) -> Attempt:
             final=bool(document.get('final')),
         )
     except UNREADABLE as error:
-        raise edited(f'the record {document.get("_id")!r}', error, f'the collection {HISTORY}') from None
+        raise edited(f'the record with the _id {document.get("_id")!r}', error, f'the collection {HISTORY}') from None
 
 
 def _checkpoint(document: dict[str, Any]) -> Checkpoint:
@@ -881,7 +881,7 @@ def _checkpoint(document: dict[str, Any]) -> Checkpoint:
         return Checkpoint(**{each.name: document[each.name] for each in dataclasses.fields(Checkpoint)})
     except KeyError as error:
         raise StoreError(
-            f'the checkpoint {document.get("_id")!r} has no {error}',
+            f'the checkpoint with the _id {document.get("_id")!r} has no {error}',
             place=f'the collection {CHECKPOINT}',
             remedy='Somebody edited it. Mend it, or delete the checkpoints of this evolution to begin it anew.',
         ) from None
