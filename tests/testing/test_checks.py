@@ -26,6 +26,8 @@ def failure(check, *args):
 
 
 class TestGoodEvolutions:
+    # On the other stores, all at once.
+    @pytest.mark.parametrize('project', ['sqlite'], indirect=True)
     @pytest.mark.parametrize('check', ONE_BY_ONE)
     @pytest.mark.parametrize('make', [backfill, backfill_in_batches])
     def test_pass(self, project, make, check):
