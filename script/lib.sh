@@ -85,7 +85,9 @@ them, or fail if CI is set.
 
 POSTGRESQL_URL, MARIADB_URL, MONGODB_URI  run the tests on servers of yours instead of throwaway ones
 CHROMIUM                                  the program of a Chromium of yours
-PYTHON                                    the Python to make .venv with; default: python3"
+PYTHON                                    the Python to make .venv with; default: python3
+TMPDIR                                    where databases and other temporary files are; default: in memory, if there
+                                          is enough of it"
 
 # Everything that the tests need: the virtual environment, and programs where they can be had.
 set_up_tests() {
@@ -116,6 +118,19 @@ set_up_tests() {
         extras=sqlalchemy,ming,test,docs
     fi
     pip_install test -e ".[$extras]" -e ./sample_app
+}
+
+# Throwaway databases in memory, where there is plenty and nothing else is said: nobody waits for a disk.
+use_memory() {
+    [ -z "${TMPDIR:-}" ] || return 0
+    [ "$(df -Pk /dev/shm 2>/dev/null | awk 'NR == 2 { print $4 }')" -gt 12000000 ] 2>/dev/null || return 0
+    # Not where programs cannot run: PostgreSQL's may be copied to where its data is.
+    probe=$(mktemp /dev/shm/evolve-XXXXXX 2>/dev/null) || return 0
+    if printf '#!/bin/sh\n' >"$probe" && chmod +x "$probe" && "$probe" 2>/dev/null; then
+        say 'temporary files are in /dev/shm; TMPDIR=/tmp puts them on the disk'
+        export TMPDIR=/dev/shm
+    fi
+    rm -f "$probe"
 }
 
 have_headers() {

@@ -144,11 +144,11 @@ def test_a_filter_of_documents_holds_in_every_batch(table, where):
         for document in documents:
             self.session.page.update_one({'_id': document['_id']}, {'$inc': {'seen': 1}})
 
-    table.fill(ROWS)
+    table.fill(260)  # mim reads all of them for each
     table.db.page.update_many({}, {'$set': {'slug': None}})  # mim finds no None where there is nothing
     table.db.page.update_one({'_id': 5}, {'$set': {'slug': 'done'}})
     table.run(batched(table, items='page', where=where, passes=1, batch_size=50, process_batch=process_batch))
-    assert table.seen() == {0: 1, 1: ROWS - 1}
+    assert table.seen() == {0: 1, 1: 259}
 
 
 @on('sqlite', 'mongodb')

@@ -382,11 +382,11 @@ def test_on_sqlite_who_cannot_take_the_lease_names_its_last_holder(store_url):
     bench = Bench(f'{store_url}?timeout=0.05')
     bench.store.prepare()
     bench.store.release(bench.store.acquire(Owner(host='elsewhere', pid=4711), 60))
-    evolver = bench.evolver(evolution(lambda self: None))
+    evolver = bench.evolver(evolution(lambda self: None, transactional=True))
     evolver._begin_process()
     with closing(sqlite3.connect(store_url.partition('///')[2])) as writer:
         writer.execute('BEGIN IMMEDIATE')
-        with pytest.raises(StoreBusy, match='the lease was last held by .*elsewhere:4711') as raised:
+        with pytest.raises(StoreBusy, match=r'the lease was last held by .*elsewhere:4711') as raised:
             evolver._turn()
     assert raised.value.place == bench.store.name
     assert raised.value.remedy == 'That process is waited for until it goes on or dies.'
