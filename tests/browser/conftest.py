@@ -87,7 +87,8 @@ def browse(chromium: Any) -> Iterator[Any]:
             route.abort()
 
     def browse(address: str, path: str = '/', *, mobile=False, dark=False, javascript=True, **context: Any) -> Any:
-        options: dict[str, Any] = {'viewport': {'width': 1000, 'height': 640}}
+        # What moves all the time keeps a core busy that others need.
+        options: dict[str, Any] = {'viewport': {'width': 1000, 'height': 640}, 'reduced_motion': 'reduce'}
         if mobile:
             options = {'viewport': {'width': 360, 'height': 640}, 'is_mobile': True, 'has_touch': True}
             options['device_scale_factor'] = 2
