@@ -193,7 +193,8 @@ def _requests(requests: Figures, figures: Figures) -> Iterator[str]:
     yield (
         'The same minimal application with one controller, called by raw WSGI in process, and beside it in the same '
         'process the same one that is not plugged. The seconds are those of the processor in the thread that serves: '
-        'what else the machine does does not count.'
+        'what else the machine does does not count. What a finished gate adds is less than what two equal applications '
+        'differ by for how their objects lie in memory: it may come out below nothing.'
     )
     rows = [
         [
@@ -348,7 +349,8 @@ def _batches(batches: Figures, figures: Figures) -> Iterator[str]:
     yield title('Batches', '-')
     yield (
         f'{batches["rows"]:,} rows in batches of {BATCH}, against the loop that one writes by hand, with a checkpoint '
-        'in the transaction of each batch. ``python -m benchmarks.batches`` measures more rows.'
+        'in the transaction of each batch. With so few rows the start of a run counts (lease, history, counting), and '
+        'by hand there is none: ``docs/batches.rst`` has a million of them, by ``python -m benchmarks.batches``.'
     )
     rows = []
     for store, by_way in batches['stores'].items():
