@@ -190,6 +190,12 @@ def test_steps_of_other_systems_are_one_test(suite, pytester):
     result = suite(ONE_LINE, '--show-capture=no', evolutions=sources, imports=imports)
     result.assert_outcomes(passed=6, failed=1)
     result.stdout.fnmatch_lines(["evolution 'wrong:1' raised ScriptError: *no such table: pages*"])
+    # Which ids there are is known no earlier.
+    sources = sources.replace(", SQLScripts('{here}/wrong', name='wrong')".replace('{here}', str(pytester.path)), '')
+    exempt = ONE_LINE.replace('(evolutions)', "(evolutions, exempt={'sql:01': ['runs']})")
+    result = suite(exempt, '--show-capture=no', '-k', 'steps', evolutions=sources, imports=imports)
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["there is no evolution or step 'sql:01' (in *). There are: 'good', 'sql:1'*"])
 
 
 def test_a_test_of_its_own_gets_a_runner(suite):

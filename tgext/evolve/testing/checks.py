@@ -190,10 +190,18 @@ class Checks:
         their order. Where one fails, those after it would fail for the same reason.
 
         :param exempt: by id, the methods of this class that a step need not pass.
+        :raises CheckFailed: also where ``exempt`` has an id that there is not.
         """
         with self._runner() as runner:
-            ids = [planned.id for planned in runner.plan if isinstance(planned.evolution, Step)]
-        for id in ids:
+            plan = runner.plan
+        for id in exempt or {}:
+            if plan.find(id) is None:
+                raise CheckFailed(
+                    f'there is no evolution or step {id!r}',
+                    place='what is exempt from checks',
+                    remedy=f'There are: {", ".join(map(repr, plan.by_id))}.',
+                )
+        for id in [planned.id for planned in plan if isinstance(planned.evolution, Step)]:
             self._all_of(id, (exempt or {}).get(id, ()))
 
     def _all_of(self, id: str, exempt: Collection[str] = ()) -> None:
