@@ -13,7 +13,7 @@ from pymongo.errors import AutoReconnect
 from sqlalchemy import delete, func, insert, literal, select, text, update
 
 from tests.processes.harness import until
-from tests.stores import open_store
+from tests.stores import open_store, take_over
 from tgext.evolve import BatchedEvolution, PlanError
 from tgext.evolve.errors import ItemFailed, NotRunning, StoreAway, StoreBusy, StoreError
 from tgext.evolve.evolver import Ended
@@ -23,7 +23,7 @@ from tgext.evolve.plan import planned
 from tgext.evolve.points import at_points
 from tgext.evolve.ready.mongodb import ConvertField, DeleteDocuments, RenameField
 from tgext.evolve.ready.sql import CopyTable, DeleteRows, FillColumn
-from tgext.evolve.stores.base import Grant, Owner
+from tgext.evolve.stores.base import Owner
 
 ROWS = 1050
 
@@ -354,14 +354,7 @@ def test_a_checkpoint_that_was_dropped_is_moved_by_nobody_until_it_is_taken_agai
 
 
 def depose(table):
-    """The lease goes to somebody else, whatever its holder thinks, who may renew it in between."""
-
-    def take():
-        row = table.store.lease_row()
-        table.store.release(Grant(Owner(row.owner, row.host, row.pid), row.token))
-        return table.store.acquire(Owner(), 30)
-
-    grant = until(take)
+    grant = take_over(table.store)
     assert [attempt.evolution_id for attempt in table.store.interrupt_older(grant)] == ['count']
 
 
@@ -896,10 +889,8 @@ def test_who_cannot_end_the_session_of_an_open_batch_waits_and_says_for_whom(tab
 
     monkeypatch.setattr(successor, '_end_sessions', refused)
 
-    def take_over():
-        row = successor.lease_row()
-        successor.release(Grant(Owner(row.owner, row.host, row.pid), row.token))
-        grant = successor.acquire(Owner(), 30)
+    def succeed():
+        grant = take_over(successor)
         for _ in range(2):
             with pytest.raises(StoreBusy) as busy:
                 successor.interrupt_older(grant)
@@ -910,7 +901,7 @@ def test_who_cannot_end_the_session_of_an_open_batch_waits_and_says_for_whom(tab
         if page._id == 150:
             # Not in the context of the batch, whose client alone may be used there.
             with ThreadPoolExecutor(1) as other:
-                said.append(other.submit(take_over).result())
+                said.append(other.submit(succeed).result())
         if page._id == 250:
             # However fast the batches are: it learns of it before they are all done.
             until(lambda: 'was lost' in caplog.text)

@@ -18,11 +18,12 @@ from tests.batches.test_batches import batched
 from tests.chaos.figures import LONG, long_or_short
 from tests.processes.harness import alive, until
 from tests.servers import _children as children_of
+from tests.stores import take_over
 from tgext.evolve import executors, partitions
 from tgext.evolve.errors import WorkerFailed
 from tgext.evolve.evolver import Ended
 from tgext.evolve.gate import Reason
-from tgext.evolve.stores.base import Grant, Owner
+from tgext.evolve.stores.base import Owner
 
 ROWS = 400
 
@@ -267,15 +268,7 @@ def test_the_workers_of_a_deposed_holder_save_nothing(make_site, elsewhere):
     running = run(site.evolver())
     site.met()
     before = site.done
-    row = site.store.lease_row()
-    held = Grant(Owner(row.owner, row.host, row.pid), row.token)
-
-    def take():
-        # Again: its holder may have renewed it in between.
-        site.store.release(held)
-        return site.store.acquire(Owner(), 30)
-
-    grant = until(take, what='the lease is taken')
+    grant = take_over(site.store)
     assert [attempt.evolution_id for attempt in site.store.interrupt_older(grant)] == ['count']
     site.go()
     assert running.result(60) is Ended.TAKEN

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import event, text
 from sqlalchemy.exc import OperationalError
 
-from tests.stores import open_store
+from tests.stores import open_store, take_over
 from tests.stores.test_work import (
     Bench,
     both_kinds,
@@ -27,7 +27,7 @@ from tgext.evolve.lease import Lease
 from tgext.evolve.options import Options
 from tgext.evolve.plan import Plan, planned
 from tgext.evolve.points import at_points
-from tgext.evolve.stores.base import Grant, Owner, Report
+from tgext.evolve.stores.base import Owner, Report
 
 pytestmark = [pytest.mark.chaos, pytest.mark.slow]
 
@@ -60,17 +60,6 @@ def rival(store, store_url):
     rival = open_store(store_url, like=store)
     yield rival
     rival.close()
-
-
-def take_over(store) -> Grant:
-    """As a rival: the lease has run out, by a clock that nobody waits for."""
-    while True:
-        lease = store.snapshot().lease
-        store.release(Grant(Owner(lease.owner, lease.host, lease.pid), lease.token))
-        grant = store.acquire(Owner(), 60)
-        if grant is not None:
-            return grant
-        # The holder's heartbeat was quicker.
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from sqlalchemy.orm import scoped_session, sessionmaker
 
 from tests.apps import Model
 from tests.processes.harness import until
-from tests.stores import open_store
+from tests.stores import open_store, take_over
 from tgext.evolve import Evolution
 from tgext.evolve.errors import StoreBusy
 from tgext.evolve.evolver import Evolver
@@ -287,17 +287,6 @@ def test_a_run_of_many_renewals_is_recorded_at_every_isolation_level(store_url, 
     bench.close()
 
 
-def depose(bench, rival):
-    """Let the lease expire, and *rival* take it; the holder may renew it in between."""
-
-    def take():
-        with bench.engine.begin() as connection:
-            connection.execute(text('UPDATE tgext_evolve_lease SET expires_at = 1'))
-        return rival.acquire(Owner(), 60)
-
-    return until(take)
-
-
 @on('postgresql', 'mariadb')
 @both_kinds
 @pytest.mark.parametrize('level', LEVELS)
@@ -313,7 +302,7 @@ def test_a_deposed_holder_saves_nothing_at_any_isolation_level(store_url, level,
         bench.session.execute(text('UPDATE page SET seen = seen + 1'))
         if taken:
             return
-        grant = depose(bench, rival)
+        grant = take_over(rival)
         taken.append(grant)
         assert [a.evolution_id for a in rival.interrupt_older(grant)] == ['it']
         # The rival's own work is not kept out by the row locks of who was deposed.

@@ -11,12 +11,12 @@ from sqlalchemy import text
 
 import tgext.evolve
 from tests import apps
+from tests.stores import take_over
 from tests.web.conftest import PATIENCE
 from tgext.evolve.errors import OptionError
 from tgext.evolve.events import What
 from tgext.evolve.hooks import NAMES
 from tgext.evolve.runner import TICK
-from tgext.evolve.stores.base import Grant, Owner
 
 
 class Heard:
@@ -235,10 +235,8 @@ def test_a_deposed_holder_tells_nothing_and_its_successor_tells_that_it_was_inte
     assert evolution.began.wait(PATIENCE)
     heard.until('started')
     store = deposed.evolver.store
-    held = store.snapshot().lease
-    # Its lease is gone, and somebody else had it: as if it had been cut off for longer than that.
-    store.release(Grant(Owner(held.owner, held.host, held.pid), held.token))
-    assert store.acquire(Owner(), 1) is not None
+    held = store.lease_row()
+    take_over(store, 1)
     successor = site(url, [apps.evolution('one')], options={'lease': 1})
     assert successor.opens()
     assert heard.until('interrupted').token == held.token
