@@ -203,14 +203,16 @@ class Zygote:
         log: Path,
         errors: Path | None = None,
         port: int | None = None,
+        ends: bool = False,
     ) -> Process:
         """A Python program, without the time that its imports take.
 
         :param command: the path of a script and its arguments, or ``-m``, a module and its arguments.
         :param errors: where its standard error goes; None: to the log too.
+        :param ends: it is over soon, and ends without clearing its memory. A server ends as Python ends.
         """
         order = {'argv': command, 'environ': dict(environ), 'log': str(log), 'directory': str(directory)}
-        pid = self.fork({**order, 'errors': errors and str(errors)})
+        pid = self.fork({**order, 'errors': errors and str(errors), 'ends': ends})
         return Process(pid, log, port, zygote=self)
 
     def run(
@@ -228,7 +230,12 @@ class Zygote:
         with tempfile.TemporaryDirectory() as scratch:
             out, errors = Path(scratch, 'out'), Path(scratch, 'errors')
             process = self.start(
-                *command, directory=directory, environ=environ, log=out, errors=errors if errors_apart else None
+                *command,
+                directory=directory,
+                environ=environ,
+                log=out,
+                errors=errors if errors_apart else None,
+                ends=True,
             )
             try:
                 status = process.wait(timeout)
@@ -403,7 +410,8 @@ class Site:
             settings['port'] = port
         environ = self.configure(**settings)
         log = self.directory / f'log-{self.counter}'
-        pid = self.zygote.fork({'environ': environ, 'log': str(log), 'directory': str(self.directory)})
+        order = {'environ': environ, 'log': str(log), 'directory': str(self.directory)}
+        pid = self.zygote.fork({**order, 'ends': True})
         process = Process(pid, log, port, zygote=self.zygote)
         self.processes.append(process)
         return process

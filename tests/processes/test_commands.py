@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 
@@ -40,6 +41,24 @@ def looked(site, verb='status'):
     done = gearbox(site, verb, '--json')
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
+
+
+def test_a_new_python_runs_them_and_ends_without_a_word(make):
+    site = make(evolutions=[{'id': 'one', 'transactional': True}])
+    for argv in (['run'], ['check'], ['status', '--json']):
+        done = subprocess.run(
+            [program('gearbox'), 'evolve', *argv],
+            cwd=site.directory,
+            env={**os.environ, **site.configure()},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert done.returncode == 0, done.stderr
+        # Not of the application's logging, but of a Python that cannot end as it should.
+        assert not re.search('Fatal|Exception ignored|Traceback', done.stderr), done.stderr
+    assert site.states('one') == ['done']
 
 
 def start(site, *argv):

@@ -2,7 +2,7 @@
 
 Reads one JSON object a line from its standard input, and answers with ``forked PID`` and later ``exited PID STATUS``.
 It ends when its standard input does. Each object has ``environ``, ``directory`` and ``log``, and for a program also
-``argv``; without that it is a plain server.
+``argv``; without that it is a plain server. With ``ends`` it is over soon: see :func:`_end_after`.
 """
 
 from __future__ import annotations
@@ -97,7 +97,10 @@ def main() -> None:
                     signal.signal(signal.SIGINT, signal.default_int_handler)
                     os.close(ended)
                     os.close(wake)
-                    _end_after(_become, order)
+                    if order.get('ends'):
+                        _end_after(_become, order)
+                    _become(order)
+                    return
                 print(f'forked {pid}', flush=True)
 
 
