@@ -13,6 +13,7 @@ import pytest
 
 from tests.processes.harness import ROOT, alive, free_port, program, until
 from tests.processes.worker import ROWS
+from tests.servers import missing
 
 pytestmark = pytest.mark.slow
 
@@ -80,9 +81,7 @@ class Kind:
         port = free_port()
         command = self.command if isinstance(self.command, list) else self.command(site, port)
         if command[0] == program('uwsgi') and not os.path.exists(command[0]):
-            if os.environ.get('CI'):
-                pytest.fail('uwsgi is not installed')
-            pytest.skip("install 'tgext.evolve[uwsgi]' (it needs a C compiler and Python's headers)")
+            missing("no uwsgi: install 'tgext.evolve[uwsgi]' (it needs a C compiler and Python's headers)")
         return site.start(*command, port=port, **settings)
 
 
