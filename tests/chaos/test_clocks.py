@@ -167,17 +167,17 @@ def test_on_sqlite_a_lease_from_a_clock_a_day_ahead_does_not_freeze(make_site, m
         holders[name] = (site, clock.start(site))
     # One that raised in a time to come is tried again after a pause of seconds: its statement is not there yet.
     evolutions = [{'id': 'one', 'does': 'query', 'transactional': True}]
-    site = make_site(evolutions=evolutions, lease=LEASE, poll=POLL, retry_delay=1)
+    site = make_site(evolutions=evolutions, lease=LEASE, poll=POLL, retry_delay=3)
     failed = ahead.start(site)
     figures.count('clock changes', 3)
+    until(lambda: site.states('one')[:1] == ['failed'])
+    failed.kill()  # before it tries again
+    (site.directory / 'statement').write_text('SELECT 1')
     for each, holder in holders.values():
         each.until_told('half', 'one', holder.pid)
         holder.kill()
         figures.count('kills')
         each.go()
-    until(lambda: site.states('one')[:1] == ['failed'])
-    failed.kill()
-    (site.directory / 'statement').write_text('SELECT 1')
     for name, (each, _) in holders.items():
         killed = time.monotonic()
         successor = each.fork()
